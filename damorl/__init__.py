@@ -1,0 +1,53 @@
+"""damorl: offline model-based reinforcement learning in JAX, around DAMO (arXiv 2502.00850).
+
+    import damorl
+    result = damorl.train(dataset="hopper-medium-expert", preset="quick", seeds=(0, 1, 2))
+    policy = damorl.load_policy(result.run_dir)  # obs [*B, obs_dim] -> action [*B, action_dim], NumPy
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from damorl._version import __version__
+
+if TYPE_CHECKING:
+    from damorl.api import evaluate, train
+    from damorl.errors import UserError
+    from damorl.experiment.result import Result, load_policy
+    from damorl.world.datasets import Dataset, load_dataset
+    from damorl.world.tasks import Task, register_task
+
+__all__ = [
+    "Dataset",
+    "Result",
+    "Task",
+    "UserError",
+    "__version__",
+    "evaluate",
+    "load_dataset",
+    "load_policy",
+    "register_task",
+    "train",
+]
+
+_HOMES = {
+    "Dataset": "damorl.world.datasets",
+    "Result": "damorl.experiment.result",
+    "Task": "damorl.world.tasks",
+    "UserError": "damorl.errors",
+    "evaluate": "damorl.api",
+    "load_dataset": "damorl.world.datasets",
+    "load_policy": "damorl.experiment.result",
+    "register_task": "damorl.world.tasks",
+    "train": "damorl.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import damorl` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'damorl' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

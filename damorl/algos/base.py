@@ -1,0 +1,65 @@
+"""What every algorithm is: a record of pure functions, and the table of them.
+
+The loop in `experiment.train` owns jit, vmap and time. No algorithm counts steps or knows its schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from damorl.parts.rollout import TerminationFn
+from damorl.types import Array, Key, Metrics, Params, Spec, Transition
+
+
+OnProgress = Callable[[str, int, int | None, dict[str, float]], None]
+"""`(stage, done, total or None, figures)`, called while a long host-side stage works."""
+
+
+class OfflineData(NamedTuple):
+    """The dataset on the device, shared by all seeds."""
+
+    rows: Transition
+    initial_obs: Array
+    """True episode starts, `[E, obs_dim]`."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an algorithm may know of the task besides the data. Hashable: it is static under jit."""
+
+    spec: Spec
+    termination: TerminationFn
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One algorithm. `State` is a pytree that lists everything that changes during training."""
+
+    name: str
+    config_type: type
+    init: Callable[[Key, Any, Problem, OfflineData], Any]
+    """`(key, config, problem, data) -> state`; pure: fresh networks, empty buffers, the final shape of the state."""
+    prepare: Callable[[Key, Any, Problem, Any, OfflineData, OnProgress], Any]
+    """`(key, config, problem, state, data, on_progress) -> state`; on the host, fits a model, may take minutes."""
+    refresh: Callable[[Any, Problem, Any, OfflineData, Key], tuple[Any, Metrics]]
+    """`(config, problem, state, data, key) -> (state, metrics)`; pure, before every block of updates (model rollouts)."""
+    update: Callable[[Any, Any, OfflineData, Key], tuple[Any, Metrics]]
+    """`(config, state, data, key) -> (state, metrics)`; pure, one gradient update of each part."""
+    actor: Callable[[Any], Params]
+    """The actor network inside a state."""
+
+
+def no_prepare(
+    key: Key, config: Any, problem: Problem, state: Any, data: OfflineData, on_progress: OnProgress
+) -> Any:
+    """For algorithms that need nothing before their first update."""
+    return state
+
+
+def no_refresh(
+    config: Any, problem: Problem, state: Any, data: OfflineData, key: Key
+) -> tuple[Any, Metrics]:
+    """For algorithms without a model."""
+    return state, {}

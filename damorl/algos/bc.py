@@ -1,0 +1,53 @@
+"""Behaviour cloning: maximum likelihood of the dataset's actions. The reference point of every table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from damorl.algos.base import Algorithm, OfflineData, Problem, no_prepare, no_refresh
+from damorl.core import buffer as ring
+from damorl.core.optim import Learner, init_learner, minimise
+from damorl.parts.actor import init_actor, policy
+from damorl.types import Array, Key, Metrics, Params, Transition
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of behaviour cloning."""
+
+    batch_size: int = 256
+    hidden: tuple[int, ...] = (256, 256)
+    learning_rate: float = 3e-4
+
+
+class State(NamedTuple):
+    """Everything that changes."""
+
+    actor: Learner
+
+
+def bc_loss(params: Params, batch: Transition) -> tuple[Array, Metrics]:
+    """`E ||tanh(mean(s)) - a||^2 / action_dim`."""
+    loss = jnp.mean(jnp.square(policy(params, batch.obs).mode() - batch.action))
+    return loss, {"actor/loss": loss}
+
+
+def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
+    """A fresh actor."""
+    params = init_actor(key, problem.spec.obs_dim, problem.spec.action_dim, config.hidden)
+    return State(init_learner(params, optax.adam(config.learning_rate)))
+
+
+def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+    """One gradient step on a batch of offline rows."""
+    batch = ring.sample_rows(data.rows, key, config.batch_size)
+    actor, metrics = minimise(lambda p: bc_loss(p, batch), state.actor, optax.adam(config.learning_rate))
+    return State(actor), metrics
+
+
+ALGORITHM = Algorithm("bc", Config, init, no_prepare, no_refresh, update, lambda state: state.actor.params)

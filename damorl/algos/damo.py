@@ -1,0 +1,426 @@
+"""DAMO: Dual Alignment Maximin Optimization for offline model-based RL (arXiv 2502.00850).
+
+    max_pi min_Q  (1 - gamma) E_{s0, a0 ~ pi}[Q(s0, a0)] + w E_{rho_M^pi}[f*(Phi / w)]                        (Eq. 2)
+    Phi(s, a, s') = r - w log(rho_M^pi / rho_T^{pi_beta}) + gamma (1 - terminal) E_{a' ~ pi}[Q(s', a')] - Q(s, a)
+
+w is the divergence weight (the paper's alpha). The critic minimises the objective, the actor maximises it with its
+own weight fixed to 1 (C.2), and a classifier's logit is the log-ratio (Eq. 4). One forward pass serves both sides.
+
+Deviations from the text, each a field of `Config`: twin critics and an entropy term (C.3) with a frozen target; the
+symmetric loss 2/3 |y|^1.5 (the printed f* does not fit its f); a floor under the Bellman target, without which
+falling pays as soon as the refined reward is negative.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from damorl.algos.base import Algorithm, OfflineData, OnProgress, Problem
+from damorl.core import buffer as ring
+from damorl.core.divergence import DIVERGENCES, DivergenceName
+from damorl.core.optim import Learner, apply_gradients, init_learner, minimise, polyak, project_out, scale_gradient
+from damorl.core.scaler import Standardiser
+from damorl.errors import UserError
+from damorl.parts import classifier, dynamics
+from damorl.parts.actor import init_actor, policy, temperature_loss
+from damorl.parts.critic import init_critic, q_min, q_values
+from damorl.parts.rollout import rollout
+from damorl.types import Array, Key, Metrics, Params, Transition
+
+LIVE_SHARE = 0.05  # of the live critic in the mixed target (AlgaeDICE, arXiv 1912.02074)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of DAMO. The defaults are the paper's (Tables 3 and 4 for hopper-medium-expert) and OfflineRL-Kit's."""
+
+    divergence_weight: float = 3.0
+    """Weight of both alignment terms, the paper's alpha (Table 4)."""
+    divergence: DivergenceName = "cubic_symmetric"
+    """Generator f of the behaviour alignment (C.1)."""
+    critic_gradient: Literal["semi", "mixed", "full", "orthogonal"] = "semi"
+    """How the target's Q(s', a') takes part in the critic's gradient: frozen; 5 % live; all; projected (ODICE)."""
+    data_alignment: bool = True
+    """The explicit term log(rho_M^pi / rho_T^{pi_beta}); off is the paper's "w/o er"."""
+    behaviour_alignment: bool = True
+    """The implicit term D_f(rho_T^pi || rho_M^pi); off is the paper's "w/o ir": SAC on the refined reward."""
+    actor_objective: Literal["consistent", "sac"] = "consistent"
+    """`consistent` maximises Eq. 2; `sac` is the paper's inconsistent version (Table 1)."""
+    actor_divergence_weight: float | None = 1.0
+    """Weight in the actor's objective (C.2 fixes it to 1). None: the same as the critic's (Fig. 5b)."""
+    terminal_handling: Literal["floor", "absorbing", "none"] = "floor"
+    """`floor`: the Bellman target is at least 0; `absorbing`: a terminal leads to an absorbing state with its own
+    log-ratio; `none`: value 0 after a terminal, as printed, with which policies learn to fall."""
+    initial_states: Literal["dataset", "episode_starts"] = "dataset"
+    """Where s0 is drawn: any dataset state (the paper's section 7), or true episode starts."""
+
+    classifier_regulariser: classifier.Regulariser = "none"
+    """What keeps the classifier's logit bounded besides the clip (the paper says nothing)."""
+    classifier_strength: float = 10.0
+    """Weight of the gradient penalty or the weight decay, or the share of label smoothing."""
+    logit_clip: float = 10.0
+    """The log-ratio is clipped to +- this."""
+
+    gamma: float = 0.99
+    """Discount (paper Table 3)."""
+    tau: float = 0.005
+    """Polyak rate of the target critic."""
+    batch_size: int = 256
+    """Rows per update (paper Table 3)."""
+    initial_batch_size: int = 256
+    """Initial states per update."""
+    real_ratio: float = 0.05
+    """Share of offline rows in a batch (C.3)."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Hidden widths of actor and critics."""
+    classifier_hidden: tuple[int, ...] = (256, 256)
+    actor_lr: float = 1e-4
+    """Paper Table 4, per task."""
+    actor_lr_decay: int | None = None
+    """Updates over which the actor's rate follows a cosine to zero. None: constant."""
+    critic_lr: float = 3e-4
+    """Paper Table 3."""
+    classifier_lr: float = 3e-4
+    temperature_lr: float = 1e-4
+    initial_temperature: float = 1.0
+    """Entropy temperature (SAC's alpha) at the start; tuned towards the entropy -action_dim, never above 1."""
+
+    rollout_length: int = 5
+    """Steps of a branched rollout, the paper's K (Table 4)."""
+    rollout_starts: int = 50_000
+    """Dataset states that rollouts start from, before every block of updates. A multiple of the number of elites."""
+    rollout_retain: int = 5
+    """Blocks of rollouts that the model buffer holds."""
+
+    dynamics: dynamics.DynamicsConfig = field(default_factory=dynamics.DynamicsConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse combinations that cannot work, with the reason."""
+        if self.critic_gradient == "semi" and not DIVERGENCES[self.divergence].conjugate_least_at_zero:
+            raise UserError(
+                f"divergence '{self.divergence}' with critic_gradient 'semi' pushes every Q up without end (its conjugate "
+                "is not least at zero residual): choose divergence cubic_symmetric, or critic_gradient orthogonal or full"
+            )
+        if self.rollout_starts % self.dynamics.num_elites:
+            raise UserError(
+                f"rollout_starts must be a multiple of dynamics.num_elites, found {self.rollout_starts} "
+                f"and {self.dynamics.num_elites}"
+            )
+
+
+class State(NamedTuple):
+    """Everything that changes, and the fitted model."""
+
+    actor: Learner
+    critic: Learner
+    target_critic: Params
+    temperature: Learner
+    classifier: Learner
+    classifier_inputs: Standardiser
+    model: dynamics.Dynamics
+    buffer: ring.RingBuffer
+    terminal_rate: Array
+    """`[2]`: share of terminal rows in the offline data and in the model buffer."""
+
+
+class Optimisers(NamedTuple):
+    """One Adam per learner."""
+
+    actor: optax.GradientTransformation
+    critic: optax.GradientTransformation
+    temperature: optax.GradientTransformation
+    classifier: optax.GradientTransformation
+
+
+def make_optimisers(config: Config) -> Optimisers:
+    """Adam at each part's rate."""
+    actor_lr: Any = config.actor_lr
+    if config.actor_lr_decay is not None:
+        actor_lr = optax.cosine_decay_schedule(config.actor_lr, config.actor_lr_decay)
+    return Optimisers(
+        optax.adam(actor_lr),
+        optax.adam(config.critic_lr),
+        optax.adam(config.temperature_lr),
+        optax.adam(config.classifier_lr),
+    )
+
+
+def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
+    """Fresh networks, an unfitted model and an empty model buffer (Algorithm 1, line 2)."""
+    model_key, actor_key, critic_key, classifier_key = jax.random.split(key, 4)
+    obs_dim, action_dim = problem.spec
+    tx = make_optimisers(config)
+    critic = init_critic(critic_key, obs_dim, action_dim, config.hidden)
+    net = classifier.init_classifier(classifier_key, obs_dim, action_dim, config.classifier_hidden)
+    capacity = config.rollout_starts * config.rollout_length * config.rollout_retain
+    return State(
+        actor=init_learner(init_actor(actor_key, obs_dim, action_dim, config.hidden), tx.actor),
+        critic=init_learner(critic, tx.critic),
+        target_critic=jax.tree.map(jnp.copy, critic),
+        temperature=init_learner(jnp.log(jnp.float32(config.initial_temperature)), tx.temperature),
+        classifier=init_learner(net, tx.classifier),
+        classifier_inputs=classifier.fit_inputs(data.rows),
+        model=dynamics.init_model(model_key, config.dynamics, obs_dim, action_dim),
+        buffer=ring.init_buffer(capacity, obs_dim, action_dim),
+        terminal_rate=jnp.full(2, jnp.mean(data.rows.terminal)),
+    )
+
+
+def prepare(
+    key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
+) -> State:
+    """Fit the dynamics model (Algorithm 1, line 1)."""
+
+    def on_epoch(done: int, figures: dict[str, float]) -> None:
+        on_progress("dynamics", done, config.dynamics.max_batches, figures)
+
+    return state._replace(model=dynamics.fit(key, config.dynamics, data.rows, on_epoch)[0])
+
+
+def refresh(
+    config: Config, problem: Problem, state: State, data: OfflineData, key: Key
+) -> tuple[State, Metrics]:
+    """Branched rollouts of the policy in the model, into the buffer (Algorithm 1, lines 4-5)."""
+    start_key, rollout_key = jax.random.split(key)
+    rows, keep, metrics = rollout(
+        state.model,
+        lambda obs, k: policy(state.actor.params, obs).sample(k)[0],
+        problem.termination,
+        ring.sample_rows(data.rows, start_key, config.rollout_starts).obs,
+        rollout_key,
+        config.rollout_length,
+    )
+    buffer = ring.add(state.buffer, rows, keep)
+    written = jnp.arange(buffer.capacity) < buffer.size
+    synthetic_rate = jnp.sum(buffer.rows.terminal * written) / jnp.maximum(buffer.size, 1)
+    return state._replace(buffer=buffer, terminal_rate=state.terminal_rate.at[1].set(synthetic_rate)), metrics
+
+
+def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+    """One gradient step of classifier, critic, actor, temperature and target (Algorithm 1, lines 6-9)."""
+    real_key, synthetic_key, initial_key, classifier_key, policy_key = jax.random.split(key, 5)
+    tx = make_optimisers(config)
+    real = ring.sample_rows(data.rows, real_key, config.batch_size // 2)
+    num_real = int(config.batch_size * config.real_ratio)
+    num_synthetic = max(config.batch_size - num_real, config.batch_size // 2)
+    synthetic = ring.sample(state.buffer, synthetic_key, num_synthetic)
+    metrics: Metrics = {}
+
+    if config.data_alignment:
+        state, metrics = update_classifier(config, state, real, synthetic, classifier_key, tx)
+    batch = ring.concatenate(
+        jax.tree.map(lambda leaf: leaf[:num_real], real),
+        jax.tree.map(lambda leaf: leaf[: config.batch_size - num_real], synthetic),
+    )
+    initial_obs = sample_initial(config, data, initial_key)
+    reward, absorbing = refined_reward(config, state, batch)
+    batch = batch._replace(reward=reward)
+
+    gradients = maximin_gradients if config.behaviour_alignment else penalised_sac_gradients
+    grads = gradients(config, state, batch, initial_obs, absorbing, policy_key)
+    critic = apply_gradients(state.critic, grads.critic, tx.critic)
+    actor = apply_gradients(state.actor, grads.actor, tx.actor)
+    temperature, temperature_metrics = minimise(
+        lambda p: temperature_loss(p, grads.log_prob, -float(batch.action.shape[1])), state.temperature, tx.temperature
+    )
+    temperature = temperature._replace(params=jnp.minimum(temperature.params, 0.0))
+    state = state._replace(
+        critic=critic,
+        actor=actor,
+        temperature=temperature,
+        target_critic=polyak(state.target_critic, critic.params, config.tau),
+    )
+    return state, metrics | grads.metrics | temperature_metrics
+
+
+def update_classifier(
+    config: Config, state: State, real: Transition, synthetic: Transition, key: Key, tx: Optimisers
+) -> tuple[State, Metrics]:
+    """One step on half real, half synthetic rows (paper d = 0.5)."""
+    half = real.reward.shape[0]
+    x_real = state.classifier_inputs.apply(classifier.features(real))
+    x_synthetic = state.classifier_inputs.apply(
+        classifier.features(jax.tree.map(lambda leaf: leaf[:half], synthetic))
+    )
+    learner, metrics = minimise(
+        lambda p: classifier.classifier_loss(
+            p, x_real, x_synthetic, key, config.classifier_regulariser, config.classifier_strength
+        ),
+        state.classifier,
+        tx.classifier,
+    )
+    return state._replace(classifier=learner), metrics
+
+
+def sample_initial(config: Config, data: OfflineData, key: Key) -> Array:
+    """s0 `[initial_batch_size, obs_dim]`."""
+    source = data.rows.obs if config.initial_states == "dataset" else data.initial_obs
+    return source[jax.random.randint(key, (config.initial_batch_size,), 0, source.shape[0])]
+
+
+def refined_reward(config: Config, state: State, batch: Transition) -> tuple[Array, Array]:
+    """`r - w log(rho_M^pi / rho_T^{pi_beta})` `[B]`, and the value of the absorbing state behind a terminal (scalar).
+
+    With `absorbing`, occupancy continues after a terminal: a row that terminates sends gamma / (1 - gamma) of its own
+    mass to the absorbing state, so that state's log-ratio follows from the two terminal rates, and alive rows share
+    what is left of the mass.
+    """
+    weight = config.divergence_weight if config.data_alignment else 0.0
+    if not weight:
+        return batch.reward, jnp.zeros(())
+    ratio = classifier.log_ratio(state.classifier.params, state.classifier_inputs, batch, config.logit_clip)
+    if config.terminal_handling != "absorbing":
+        return batch.reward - weight * ratio, jnp.zeros(())
+    horizon = config.gamma / (1.0 - config.gamma)
+    mass_real, mass_synthetic = state.terminal_rate * horizon + 1e-3
+    alive = jnp.log1p(mass_real) - jnp.log1p(mass_synthetic)
+    absorbed = jnp.log(mass_synthetic) - jnp.log(mass_real) + alive
+    absorbed = jnp.clip(absorbed, -config.logit_clip, config.logit_clip)
+    return batch.reward - weight * (ratio + alive), -weight * absorbed / (1.0 - config.gamma)
+
+
+def bellman_target(config: Config, batch: Transition, next_value: Array, absorbing: Array) -> Array:
+    """`r + gamma Q(s', a')`, with the absorbing value behind a terminal, and floored at 0 if so configured."""
+    target = batch.reward + config.gamma * jnp.where(batch.terminal > 0.5, absorbing, next_value)
+    return jnp.maximum(target, 0.0) if config.terminal_handling == "floor" else target
+
+
+class Gradients(NamedTuple):
+    """What one update needs from its losses."""
+
+    critic: Params
+    actor: Params
+    log_prob: Array
+    """log pi of the sampled actions, `[B]`, for the temperature."""
+    metrics: Metrics
+
+
+def maximin_gradients(
+    config: Config, state: State, batch: Transition, initial_obs: Array, absorbing: Array, key: Key
+) -> Gradients:
+    """Gradients of Eq. 2 from one forward pass: descent for the critic, ascent for the actor."""
+    divergence, num_rows, weight = DIVERGENCES[config.divergence], batch.reward.shape[0], config.divergence_weight
+    actor_weight = weight if config.actor_divergence_weight is None else config.actor_divergence_weight
+    temperature, stop = jnp.exp(state.temperature.params), jax.lax.stop_gradient
+    consistent = config.actor_objective == "consistent"
+
+    def maximin(critic: Params, actor: Params) -> tuple[Array, tuple[Array, Array, Metrics]]:
+        action, log_prob = policy(actor, jnp.concatenate([batch.next_obs, initial_obs])).sample(key)
+        action, log_prob = (action, log_prob) if consistent else (stop(action), stop(log_prob))
+        next_action, initial_action = action[:num_rows], action[num_rows:]
+        entropy_bonus = -temperature * log_prob[:num_rows]
+        # The critic descends on Q(s0, a0) summed over critics, the actor ascends on its mean: one evaluation serves
+        # both, with the gradient into the action scaled by -1/2.
+        q, q_initial, q_next = evaluate_critic(
+            critic, config, batch, (initial_obs, scale_gradient(initial_action, -0.5)), stop(next_action)
+        )
+        next_value = q_min(state.target_critic, batch.next_obs, next_action) + entropy_bonus
+        bootstrap = bootstrap_value(config, stop(next_value), q_next + stop(entropy_bonus))
+        residual = bellman_target(config, batch, bootstrap, absorbing) - q
+        critic_loss = weight * jnp.sum(jnp.mean(divergence.f_star(residual / weight), axis=1))
+        initial_value = (1.0 - config.gamma) * jnp.sum(jnp.mean(q_initial, axis=1))
+        ratio = stop(divergence.weight(residual / actor_weight))
+        alive = config.gamma * (1.0 - batch.terminal)
+        actor_loss = -jnp.mean(jnp.mean(ratio, axis=0) * alive * next_value)
+        metrics = {
+            "critic/loss": critic_loss,
+            "critic/q_mean": jnp.mean(q),
+            "critic/residual": jnp.mean(jnp.abs(residual)),
+            "actor/weight": jnp.mean(ratio),
+            "actor/loss": actor_loss,
+        }
+        return critic_loss + initial_value + actor_loss, (log_prob[:num_rows], next_action, metrics)
+
+    grads, (log_prob, next_action, metrics) = jax.grad(maximin, argnums=(0, 1), has_aux=True)(
+        state.critic.params, state.actor.params
+    )
+    critic_grads, actor_grads = grads
+    if config.critic_gradient == "orthogonal":
+        backward = orthogonal_backward(config, state, batch, absorbing, next_action, -temperature * log_prob)
+        critic_grads = jax.tree.map(jnp.add, critic_grads, backward)
+    if not consistent:
+        actor_grads, log_prob, sac_metrics = sac_actor_gradients(state, batch, key)
+        metrics |= sac_metrics
+    return Gradients(critic_grads, actor_grads, log_prob, metrics)
+
+
+def evaluate_critic(
+    critic: Params, config: Config, batch: Transition, initial: tuple[Array, Array], next_action: Array
+) -> tuple[Array, Array, Array]:
+    """Live Q at (s, a), (s0, a0) and, only where the gradient needs it, (s', a'), in one product: `[critic, *]` each."""
+    live = config.critic_gradient in ("mixed", "full")
+    obs, action = [batch.obs, initial[0]], [batch.action, initial[1]]
+    if live:
+        obs, action = [*obs, batch.next_obs], [*action, next_action]
+    q = q_values(critic, jnp.concatenate(obs), jnp.concatenate(action))
+    first, second = batch.reward.shape[0], batch.reward.shape[0] + initial[0].shape[0]
+    return q[:, :first], q[:, first:second], q[:, second:] if live else jnp.zeros((q.shape[0], first))
+
+
+def bootstrap_value(config: Config, frozen: Array, live: Array) -> Array:
+    """Value of the next state `[critic or 1, B]`: the frozen one, AlgaeDICE's 5 % live mixture, or the live one."""
+    if config.critic_gradient == "full":
+        return live
+    if config.critic_gradient == "mixed":
+        return LIVE_SHARE * live + (1.0 - LIVE_SHARE) * frozen[None]
+    return frozen[None]
+
+
+def orthogonal_backward(
+    config: Config, state: State, batch: Transition, absorbing: Array, next_action: Array, entropy_bonus: Array
+) -> Params:
+    """ODICE's backward gradient (arXiv 2402.00348), projected on the normal plane of the forward one."""
+    divergence, weight = DIVERGENCES[config.divergence], config.divergence_weight
+    q_frozen = q_min(state.target_critic, batch.obs, batch.action)
+    next_frozen = q_min(state.target_critic, batch.next_obs, next_action) + entropy_bonus
+
+    def loss(q: Array, next_value: Array) -> Array:
+        residual = bellman_target(config, batch, next_value, absorbing) - q
+        return weight * jnp.sum(jnp.mean(divergence.f_star(residual / weight), axis=1))
+
+    forward = jax.grad(lambda p: loss(q_values(p, batch.obs, batch.action), next_frozen[None]))
+    backward = jax.grad(lambda p: loss(q_frozen[None], q_values(p, batch.next_obs, next_action) + entropy_bonus))
+    return project_out(backward(state.critic.params), forward(state.critic.params))
+
+
+def penalised_sac_gradients(
+    config: Config, state: State, batch: Transition, initial_obs: Array, absorbing: Array, key: Key
+) -> Gradients:
+    """ "w/o ir": no behaviour alignment, that is soft actor-critic on the refined reward."""
+    del initial_obs
+    critic_key, actor_key = jax.random.split(key)
+    next_action, next_log_prob = policy(state.actor.params, batch.next_obs).sample(critic_key)
+    next_value = q_min(state.target_critic, batch.next_obs, next_action)
+    next_value = next_value - jnp.exp(state.temperature.params) * next_log_prob
+    target = bellman_target(config, batch, next_value, absorbing)
+
+    def critic_loss(critic: Params) -> tuple[Array, Metrics]:
+        q = q_values(critic, batch.obs, batch.action)
+        loss = jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=1))
+        residual = jnp.mean(jnp.abs(target[None] - q))
+        return loss, {"critic/loss": loss, "critic/q_mean": jnp.mean(q), "critic/residual": residual}
+
+    critic_grads, metrics = jax.grad(critic_loss, has_aux=True)(state.critic.params)
+    actor_grads, log_prob, actor_metrics = sac_actor_gradients(state, batch, actor_key)
+    return Gradients(critic_grads, actor_grads, log_prob, metrics | actor_metrics)
+
+
+def sac_actor_gradients(state: State, batch: Transition, key: Key) -> tuple[Params, Array, Metrics]:
+    """Gradient of `E[temperature * log pi(a|s) - min Q(s, a)]` (SAC Eq. 7), log pi `[B]`, metrics."""
+
+    def loss_fn(actor: Params) -> tuple[Array, tuple[Array, Metrics]]:
+        action, log_prob = policy(actor, batch.obs).sample(key)
+        value = q_min(state.critic.params, batch.obs, action)
+        loss = jnp.mean(jnp.exp(state.temperature.params) * log_prob - value)
+        return loss, (log_prob, {"actor/loss": loss})
+
+    grads, (log_prob, metrics) = jax.grad(loss_fn, has_aux=True)(state.actor.params)
+    return grads, log_prob, metrics
+
+
+ALGORITHM = Algorithm("damo", Config, init, prepare, refresh, update, lambda state: state.actor.params)

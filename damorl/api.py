@@ -1,0 +1,96 @@
+"""The Python API: what the command line does, as functions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from damorl.errors import UserError
+from damorl.experiment import store
+from damorl.experiment.config import LoopConfig, RunConfig, defaults, replace
+from damorl.experiment.result import Result, load_layers, summarise
+from damorl.experiment.train import EVAL_SEED
+from damorl.experiment.train import train as run_training
+from damorl.world.datasets import Dataset, load_dataset
+
+
+def train(
+    algo: str = "damo",
+    dataset: str | Dataset = "hopper-medium-expert",
+    preset: str = "quick",
+    seeds: Sequence[int] = (0,),
+    out: str | Path = "runs",
+    **settings: Any,
+) -> Result:
+    """Train and score in the simulator; returns the result with its run directory.
+
+    `settings` may hold `task`, `resume`, `quiet`, and any field of the loop's or the algorithm's config by its
+    (dotted) name, with dots written as double underscores: `total_updates=20_000, dynamics__max_batches=2000`.
+    Raises UserError for unusable input.
+    """
+    task, resume, quiet = (settings.pop(k, d) for k, d in (("task", None), ("resume", False), ("quiet", False)))
+    name = dataset if isinstance(dataset, str) else dataset.name
+    loop, algo_config = defaults(algo, preset, name)
+    changes = {key.replace("__", "."): value for key, value in settings.items()}
+    loop_names = {field.name for field in dataclasses.fields(LoopConfig)}
+    loop = replace(loop, {k: v for k, v in changes.items() if k in loop_names})
+    algo_config = replace(algo_config, {k: v for k, v in changes.items() if k not in loop_names})
+    config = RunConfig(algo, name, task, preset, tuple(seeds), loop, algo_config)
+    return run(config, Path(out), resume=resume, quiet=quiet, dataset=None if isinstance(dataset, str) else dataset)
+
+
+def run(
+    config: RunConfig, out: Path, resume: bool = False, quiet: bool = False, dataset: Dataset | None = None
+) -> Result:
+    """Run a resolved config below `out`, or continue it. A finished run is not run again: its result is returned."""
+    dataset = dataset or load_dataset(config.dataset, config.task, config.loop.dataset_steps)
+    run_dir = store.create_run_dir(out, config.name(), resume)
+    if (run_dir / store.RESULT).exists():
+        check_same_data(run_dir, dataset)
+        return summarise(run_dir)
+    if (run_dir / store.CONFIG).exists():
+        check_same_data(run_dir, dataset)
+    return run_training(config, dataset, run_dir, quiet)
+
+
+def check_same_data(run_dir: Path, dataset: Dataset) -> None:
+    """Refuse to continue a run on data that it was not started with."""
+    stored = store.read_json(run_dir / store.CONFIG)["data"]["sha256"]
+    if stored != dataset.sha256:
+        raise UserError(
+            f"cannot resume {run_dir}: expected the dataset with sha256 {stored[:12]}, found {dataset.sha256[:12]}; "
+            "give the same data, or start a new run with another --out"
+        )
+
+
+def evaluate(
+    run_dir: str | Path, episodes: int = 10, noise: float = 0.0, eval_seed: int = EVAL_SEED
+) -> list[dict[str, Any]]:
+    """Score a run's policies in the simulator, one dictionary per seed.
+
+    `noise` is measurement noise on the state, as a share of each feature's standard deviation in the data.
+    """
+    from damorl.behaviour.host_policy import act
+    from damorl.world.evaluate import Evaluator
+    from damorl.world.tasks import find_task, normalised_score, normalised_std
+
+    config = store.read_json(Path(run_dir) / store.CONFIG)
+    if config["data"]["task"] is None:
+        raise UserError(f"{run_dir}: its data belongs to no known task, so there is no simulator to score it in")
+    task, obs_std = find_task(config["data"]["task"]), np.asarray(config["data"]["obs_std"])
+    evaluator, rows = Evaluator(task), []
+    for seed in config["seeds"]:
+        layers = load_layers(run_dir, seed)
+        played = evaluator.run(lambda obs, p=layers: act(p, obs, None), episodes, eval_seed, noise, obs_std)
+        row = {"seed": seed, "episodes": episodes, "noise": noise}
+        row |= {"return_mean": float(played.returns.mean()), "return_std": float(played.returns.std())}
+        row |= {"length_mean": float(played.lengths.mean()), "falls": int(played.terminated.sum())}
+        if task.reference_min is not None:
+            row["score"] = normalised_score(task, row["return_mean"])
+            row["score_std"] = normalised_std(task, row["return_std"])
+        rows.append(row)
+    return rows

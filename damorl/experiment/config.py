@@ -1,0 +1,161 @@
+"""What a run is made of: loop settings and algorithm settings, resolved once from defaults, presets and the user.
+
+The presets live in `overrides.toml`, one table per (preset, algorithm, dataset), each value with its source.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from damorl.algos import ALGORITHMS
+from damorl.algos.base import Algorithm
+from damorl.errors import UserError
+
+PRESETS = ("smoke", "quick", "paper")
+Overrides = dict[str, tuple[Any, str]]
+"""Dotted field name to (value, source)."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """The clock of a run. All intervals count gradient updates and are multiples of `refresh_interval`."""
+
+    total_updates: int = 3_000_000
+    """Gradient updates in all (paper Table 3)."""
+    refresh_interval: int = 1000
+    """Updates between two blocks of model rollouts; this many run in one compiled call."""
+    eval_interval: int = 10_000
+    """Updates between two evaluations in the simulator."""
+    eval_episodes: int = 10
+    """Episodes per evaluation, deterministic actions, the same start seeds every time."""
+    checkpoint_interval: int = 50_000
+    """Updates between two checkpoints of the whole state."""
+    dataset_steps: int = 200_000
+    """Transitions per part of a built-in dataset."""
+
+    def __post_init__(self) -> None:
+        """Refuse a clock that cannot tick, with the reason."""
+        check_numbers(self)
+        for name in ("total_updates", "eval_interval", "checkpoint_interval"):
+            if getattr(self, name) % self.refresh_interval:
+                raise UserError(
+                    f"{name} must be a multiple of refresh_interval ({self.refresh_interval}), "
+                    f"found {getattr(self, name)}: change one of the two"
+                )
+
+
+def check_numbers(config: Any) -> None:
+    """Refuse negative or non-finite numbers, and sizes below 1, naming the field."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            check_numbers(value)
+            continue
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            if isinstance(number, int) and number < 1 and "int" in str(field.type) and "float" not in str(field.type):
+                raise UserError(f"{field.name} must be at least 1, found {number}: give a positive whole number")
+            if not math.isfinite(number) or number < 0:
+                raise UserError(f"{field.name} must be a finite number of at least 0, found {number}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A run, resolved: nothing writes to it later, and it is stored as it is."""
+
+    algo: str
+    dataset: str
+    """Built-in name or path."""
+    task: str | None
+    """Task name where the dataset's name does not tell it."""
+    preset: str
+    seeds: tuple[int, ...]
+    loop: LoopConfig
+    algo_config: Any
+
+    def __post_init__(self) -> None:
+        """Refuse seeds that cannot be run, with the reason."""
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise UserError(f"seeds must be different whole numbers of at least 0, found {list(self.seeds)}")
+        check_numbers(self.algo_config)
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The algorithm's record."""
+        return ALGORITHMS[self.algo]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able form, as stored in the run directory."""
+        return dataclasses.asdict(self)
+
+    def digest(self) -> str:
+        """Eight hex digits that change with any setting."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:8]
+
+    def name(self) -> str:
+        """Directory name of the run."""
+        stem = Path(self.dataset).name.removesuffix(".hdf5")
+        return f"{self.algo}-{stem}-{self.preset}-{self.digest()}"
+
+
+def find_algorithm(name: str) -> Algorithm:
+    """Look an algorithm up; UserError with the known names otherwise."""
+    if name not in ALGORITHMS:
+        raise UserError(f"unknown algorithm '{name}': choose one of {', '.join(sorted(ALGORITHMS))}")
+    return ALGORITHMS[name]
+
+
+def dataset_key(dataset: str) -> str:
+    """`/data/hopper_medium_expert-v2.hdf5` and `hopper-medium-expert` alike become `hopper-medium-expert`."""
+    stem = Path(dataset).name.removesuffix(".hdf5")
+    return re.sub(r"-v\d+$", "", stem).replace("_", "-").lower()
+
+
+def load_overrides(algo: str, preset: str, dataset: str) -> Overrides:
+    """Every value that (preset, algorithm, dataset) changes, later tables winning over earlier ones."""
+    if preset not in PRESETS:
+        raise UserError(f"unknown preset '{preset}': choose one of {', '.join(PRESETS)}")
+    table = tomllib.loads(resources.files("damorl.experiment").joinpath("overrides.toml").read_text())
+    found: Overrides = {}
+    for part in ("all", algo):
+        block = table.get(preset, {}).get(part, {})
+        for name, entry in [*block.get("any", {}).items(), *block.get(dataset_key(dataset), {}).items()]:
+            found[name] = (entry["value"], entry["source"])
+    return found
+
+
+def defaults(algo: str, preset: str, dataset: str) -> tuple[LoopConfig, Any]:
+    """The settings of a preset before the user has a say."""
+    overrides = {name: value for name, (value, _) in load_overrides(algo, preset, dataset).items()}
+    loop_names = {field.name for field in dataclasses.fields(LoopConfig)}
+    loop = {name: value for name, value in overrides.items() if name in loop_names}
+    rest = {name: value for name, value in overrides.items() if name not in loop_names}
+    return replace(LoopConfig(), loop), replace(find_algorithm(algo).config_type(), rest)
+
+
+def replace(config: Any, changes: dict[str, Any]) -> Any:
+    """`dataclasses.replace` for dotted names; UserError for a field that does not exist. Lists become tuples."""
+    nested: dict[str, dict[str, Any]] = {}
+    flat: dict[str, Any] = {}
+    known = {field.name for field in dataclasses.fields(config)}
+    for name, value in changes.items():
+        head, _, tail = name.partition(".")
+        if head not in known:
+            raise UserError(f"unknown setting '{name}' of {type(config).__module__.split('.')[-1]}: see --help")
+        if tail:
+            nested.setdefault(head, {})[tail] = value
+        else:
+            flat[head] = tuple(value) if isinstance(value, list) else value
+    for head, inner in nested.items():
+        flat[head] = replace(getattr(config, head), inner)
+    return dataclasses.replace(config, **flat)

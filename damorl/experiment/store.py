@@ -1,0 +1,292 @@
+"""The run directory: everything one training process leaves behind, for all its seeds.
+
+    config.json       the resolved settings
+    provenance.json   versions, git revision, command, machine, dataset hash
+    metrics.jsonl     one line per seed and epoch: {"step": gradient updates, "seed": 0, "critic/loss": 0.12, ...}
+    tb/seed_K/        the same numbers as TensorBoard events
+    checkpoint/       the training state
+    result.json       the final scores
+    curves.png        the learning curves
+
+JSON has no NaN and no infinity, so they are stored as the strings "nan", "inf" and "-inf"; `read_metrics` turns them
+back into floats. This module does not import jax: a report must stay light.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from damorl.errors import UserError
+
+if TYPE_CHECKING:
+    from tensorboardX.event_file_writer import EventsWriter
+
+CONFIG, PROVENANCE, METRICS, RESULT = "config.json", "provenance.json", "metrics.jsonl", "result.json"
+Row = dict[str, Any]
+"""One line of metrics: `step`, `seed` and any number of `part/quantity` floats."""
+
+PACKAGES = ("damorl", "jax", "jaxlib", "optax", "numpy", "gymnasium", "mujoco", "h5py", "safetensors", "tensorboardX")
+"""Whose versions a run records."""
+NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an `OSError` of the body into a `UserError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"cannot write {path}: expected a writable place with free space, found '{reason}'; "
+            "free some space or choose another directory with --out"
+        ) from error
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; once the body has filled it, it takes `path`'s place, durably.
+
+    A reader sees the old content or the new, never a half. If anything fails the temporary file is removed and
+    `path` stays as it was; `OSError` becomes `UserError`.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with writing(path):
+            yield temporary
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, are on the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows cannot open directories and orders renames itself
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Write `obj` atomically as indented JSON. Paths, NumPy and JAX values become plain; see above for NaN."""
+    text = json.dumps(plain(obj), indent=2, allow_nan=False, ensure_ascii=False)
+    with atomic_file(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """`value` in JSON's own types, arrays as lists, non-finite floats as strings."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # NumPy and JAX, arrays and scalars alike
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def append_metrics(run_dir: Path, rows: Sequence[Row]) -> None:
+    """Add one line per row and wait until they are on the disk; if that fails, the file is cut back to what it was.
+
+    Append before saving the checkpoint of the same step: then a checkpoint never outlives its metrics.
+    """
+    path = run_dir / METRICS
+    data = "".join(json.dumps(plain(row), allow_nan=False) + "\n" for row in rows).encode()
+    with writing(path), open(path, "ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            while data:
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                file.truncate(size)
+            raise
+
+
+def truncate_metrics(run_dir: Path, step: int) -> None:
+    """Drop every row after `step`, and a torn last line, atomically: what stays is byte for byte what was written.
+
+    A resumed run calls this with its checkpoint's step. Without a metrics file there is nothing to do.
+    """
+    path = run_dir / METRICS
+    if not path.exists():
+        return
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(b"".join(line for line, row in _metric_lines(path) if row["step"] <= step))
+
+
+def create_run_dir(out: Path, name: str, resume: bool = False) -> Path:
+    """Make `out/name`, or accept it as it stands when it is empty, or holds a run and `resume` is set.
+
+    Raises `UserError` for a directory in use and for one that cannot be written.
+    """
+    run_dir = out / name
+    with writing(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=run_dir).close()  # a read-only directory is found now, not after an hour
+        used = any(entry.suffix != ".tmp" for entry in run_dir.iterdir())
+    if used and not (run_dir / CONFIG).exists():
+        raise UserError(
+            f"cannot use {run_dir} as a run directory: expected it to be new, empty or a run, "
+            f"found other files and no {CONFIG}; choose another --out"
+        )
+    if used and not resume:
+        raise UserError(
+            f"cannot start a new run in {run_dir}: expected it to be empty, found an earlier run; "
+            "pass --resume to continue that run, or choose another --out"
+        )
+    return run_dir
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; `UserError` if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"invalid JSON, {error}"
+        raise UserError(
+            f"cannot read {path}: expected a JSON file written by damorl, found '{reason}'; "
+            "check that its directory is a run directory, or run the training again"
+        ) from error
+
+
+def read_metrics(run_dir: Path) -> list[Row]:
+    """All rows in the order they were written, without a torn last line. `UserError` if missing or damaged."""
+    rows = [row for _, row in _metric_lines(run_dir / METRICS)]
+    return [{key: NOT_FINITE.get(str(value), value) for key, value in row.items()} for row in rows]
+
+
+def _metric_lines(path: Path) -> list[tuple[bytes, Row]]:
+    """Each whole line with its parsed row. A last line that was cut short by a kill is left out."""
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path}: expected the metrics of a run, found '{error.strerror}'; "
+            "check that its directory is a run directory"
+        ) from error
+    parsed = [(line, _parse_row(line)) for line in lines]
+    if parsed and parsed[-1][1] is None:
+        parsed.pop()
+    for number, (_, row) in enumerate(parsed, start=1):
+        if row is None:
+            raise UserError(
+                f"cannot read {path}: expected a JSON object with step and seed in line {number}, "
+                "found something else; remove that line or run the training again"
+            )
+    return parsed  # pyright: ignore[reportReturnType]
+
+
+def _parse_row(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and {"step", "seed"} <= row.keys() else None
+
+
+def provenance(command: Sequence[str], dataset_sha256: str, device_kind: str) -> dict[str, Any]:
+    """What is needed to run it again: versions, machine, revision, command, data and the time it began (UTC)."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": list(command),
+        "dataset_sha256": dataset_sha256,
+        "git": git_revision(Path(__file__)),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "device_kind": device_kind,
+    }
+
+
+def git_revision(source: Path) -> dict[str, Any] | None:
+    """`{"revision", "dirty"}` of the checkout that tracks the file `source`, or None. Never fails.
+
+    Tracked, so that a copy installed inside somebody's repository does not claim that repository's revision.
+    """
+    try:
+        _git(source, "ls-files", "--error-unmatch", source.name)
+        changed = _git(source, "status", "--porcelain", "--", "..")  # of the package, not of runs beside it
+        return {"revision": _git(source, "rev-parse", "HEAD"), "dirty": bool(changed)}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(source: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(source.parent), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class TensorBoard:
+    """Scalars of one seed, written in the calling thread: the usual writer's thread hangs when the disk is full."""
+
+    directory: Path
+    events: EventsWriter
+
+    def write(self, row: Row) -> None:
+        """One point for every number of the row, at its step; on the disk when this returns."""
+        from tensorboardX.summary import scalar
+
+        with writing(self.directory):
+            for name in [name for name in row if name not in ("step", "seed")]:
+                summary = scalar(name, float(row[name]))
+                self.events.write_event(protos().Event(wall_time=time.time(), step=row["step"], summary=summary))
+            self.events.flush()
+
+    def close(self) -> None:
+        """Flush and close the event file."""
+        with writing(self.directory):
+            self.events.close()
+
+
+def protos() -> Any:
+    """TensorBoard's record types, which are built at run time and so unknown to a type checker."""
+    return import_module("tensorboardX.proto.event_pb2")
+
+
+def open_tensorboard(run_dir: Path, seed: int, purge_step: int | None = None) -> TensorBoard:
+    """Open a new event file in `tb/seed_K`. A run resumed at step S passes `purge_step` S + 1: viewers then forget
+    what earlier files hold from that step on."""
+    from tensorboardX.event_file_writer import EventsWriter
+
+    directory = run_dir / "tb" / f"seed_{seed}"
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        # the time is in the name by the second only: the process number keeps a quick resume from overwriting
+        events = EventsWriter(str(directory / "events"), filename_suffix=f".{os.getpid()}.{purge_step or 0}")
+        if purge_step is not None:
+            start = protos().SessionLog(status=protos().SessionLog.START)
+            events.write_event(protos().Event(wall_time=time.time(), step=purge_step, session_log=start))
+        events.flush()
+    return TensorBoard(directory, events)

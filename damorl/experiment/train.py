@@ -1,0 +1,230 @@
+"""The one training loop. It owns jit, vmap, time, checkpoints and the run directory; algorithms own none of these.
+
+One epoch is a refresh (model rollouts) and `refresh_interval` updates, in one compiled call for all seeds. Keys derive
+from (seed, epoch), so a run continued from a checkpoint is the same run, bit for bit.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from damorl.algos.base import OfflineData, Problem
+from damorl.errors import UserError
+from damorl.experiment import checkpoint, store
+from damorl.experiment.config import RunConfig
+from damorl.experiment.progress import Progress
+from damorl.experiment.result import Result, save_policies, summarise
+from damorl.report.curves import draw_curves
+from damorl.types import Key, Metrics, Transition
+from damorl.world.datasets import Dataset
+from damorl.world.evaluate import Evaluator
+from damorl.world.tasks import normalised_score
+
+EVAL_SEED = 1_000_000  # far from any training seed, the same for every run
+INIT_STREAM, PREPARE_STREAM, FIRST_EPOCH_STREAM = 0, 1, 2  # what a seed's key is folded with
+
+Epoch = Callable[[Any, OfflineData, Key, Any], tuple[Any, Metrics, Metrics]]
+
+
+def to_device(dataset: Dataset) -> OfflineData:
+    """Copy a dataset to the device once."""
+    rows = Transition(*(jnp.asarray(column) for column in dataset.transitions))
+    return OfflineData(rows, jnp.asarray(dataset.initial_obs()))
+
+
+def make_problem(dataset: Dataset) -> Problem:
+    """What the algorithm may know of the task; without a known task, nothing ever terminates in the model."""
+    if dataset.task is None:
+        return Problem(dataset.spec, lambda obs, action, next_obs: jnp.zeros(obs.shape[:-1], bool))
+    return Problem(dataset.spec, dataset.task.termination)
+
+
+def seed_keys(seeds: tuple[int, ...]) -> Key:
+    """One key per seed, `[num_seeds]`."""
+    return jax.vmap(jax.random.key)(jnp.asarray(seeds))
+
+
+def make_epoch(config: RunConfig, problem: Problem) -> Epoch:
+    """The compiled epoch: `(state, data, keys, epoch) -> (state, refresh metrics [seed], update metrics [seed, update])`.
+
+    The state is donated. Its leaves, and the keys, have a leading seed axis; the data is shared.
+    """
+    algorithm, settings = config.algorithm, config.algo_config
+
+    def one_seed(state: Any, data: OfflineData, key: Key, epoch: Any) -> tuple[Any, Metrics, Metrics]:
+        refresh_key, update_key = jax.random.split(jax.random.fold_in(key, FIRST_EPOCH_STREAM + epoch))
+        state, refresh_metrics = algorithm.refresh(settings, problem, state, data, refresh_key)
+        step = lambda s, k: algorithm.update(settings, s, data, k)
+        state, metrics = jax.lax.scan(step, state, jax.random.split(update_key, config.loop.refresh_interval))
+        return state, refresh_metrics, metrics
+
+    return jax.jit(jax.vmap(one_seed, in_axes=(0, None, 0, None)), donate_argnums=0)
+
+
+def init_state(config: RunConfig, problem: Problem, data: OfflineData) -> Any:
+    """Fresh states of all seeds, stacked."""
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, INIT_STREAM))(seed_keys(config.seeds))
+    return jax.jit(jax.vmap(lambda k: config.algorithm.init(k, config.algo_config, problem, data)))(keys)
+
+
+def prepare_states(config: RunConfig, problem: Problem, data: OfflineData, state: Any, progress: Progress) -> Any:
+    """The host-side stage, one seed after the other, stacked again."""
+    prepared = []
+    for index, key in enumerate(seed_keys(config.seeds)):
+        own = jax.tree.map(lambda leaf, i=index: leaf[i], state)
+        key = jax.random.fold_in(key, PREPARE_STREAM)
+        own = config.algorithm.prepare(key, config.algo_config, problem, own, data, progress.stage(config.seeds[index]))
+        prepared.append(own)
+    progress.end_stage()
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *prepared)
+
+
+def check_finite(metrics: Metrics, config: RunConfig, first_update: int, run_dir: Path) -> None:
+    """Stop at the first NaN or infinity: UserError naming the update, the seed and the term. `[seed, update]` each."""
+    worst: tuple[int, str, int] | None = None
+    for name, values in metrics.items():
+        bad = np.argwhere(~np.isfinite(np.asarray(values)))
+        for seed_index, update in bad[:1] if not bad.size else bad[np.argsort(bad[:, 1], kind="stable")][:1]:
+            if worst is None or update < worst[0]:
+                worst = (int(update), name, int(seed_index))
+    if worst is None:
+        return
+    update, name, seed_index = worst
+    raise UserError(
+        f"training stopped: {name} of seed {config.seeds[seed_index]} was not finite at update "
+        f"{first_update + update + 1}; the last good checkpoint is kept in {run_dir / 'checkpoint'}: "
+        "lower the learning rates or the divergence weight and start a new run"
+    )
+
+
+def host_actors(config: RunConfig, state: Any) -> list[Any]:
+    """The actors' layers on the host, one per seed."""
+    stacked = jax.device_get(config.algorithm.actor(state))
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(config.seeds))]
+
+
+def evaluate_actors(
+    config: RunConfig, dataset: Dataset, evaluator: Evaluator, actors: list[Any]
+) -> list[dict[str, float]]:
+    """Deterministic episodes in the simulator, one dictionary of `eval/*` per seed."""
+    from damorl.behaviour.host_policy import act
+
+    rows = []
+    for layers in actors:
+        episodes = evaluator.run(lambda obs, p=layers: act(p, obs, None), config.loop.eval_episodes, EVAL_SEED)
+        mean = float(np.mean(episodes.returns))
+        row = {
+            "eval/return_mean": mean,
+            "eval/return_std": float(np.std(episodes.returns)),
+            "eval/episode_length": float(np.mean(episodes.lengths)),
+        }
+        if dataset.task is not None and dataset.task.reference_min is not None:
+            row["eval/score"] = normalised_score(dataset.task, mean)
+        rows.append(row)
+    return rows
+
+
+class Recorder:
+    """Writes metrics to the run directory: JSON lines first, TensorBoard beside it."""
+
+    def __init__(self, run_dir: Path, seeds: tuple[int, ...], resumed_at: int) -> None:
+        self.run_dir, self.seeds = run_dir, seeds
+        self.boards = [store.open_tensorboard(run_dir, seed, resumed_at + 1) for seed in seeds]
+
+    def write(self, step: int, rows: list[dict[str, float]]) -> None:
+        """One row per seed at `step`, which is a number of gradient updates."""
+        full = [{"step": step, "seed": seed} | row for seed, row in zip(self.seeds, rows, strict=True)]
+        store.append_metrics(self.run_dir, full)
+        for board, row in zip(self.boards, full, strict=True):
+            board.write(row)
+
+
+def metric_rows(num_seeds: int, *groups: Metrics) -> list[dict[str, float]]:
+    """Device metrics `[seed, ...]` to one dictionary of means per seed."""
+    rows: list[dict[str, float]] = [{} for _ in range(num_seeds)]
+    for name, values in [item for group in groups for item in group.items()]:
+        means = np.asarray(values, np.float64).reshape(num_seeds, -1).mean(axis=1)
+        for row, mean in zip(rows, means, strict=True):
+            row[name] = float(mean)
+    return rows
+
+
+def start_or_resume(
+    config: RunConfig, problem: Problem, data: OfflineData, run_dir: Path, progress: Progress
+) -> tuple[Any, int]:
+    """The state to continue from and its update count; without a checkpoint, a freshly prepared one at 0."""
+    identity = {"config": config.digest()}
+    template = jax.eval_shape(partial(init_state, config, problem, data))
+    restored = checkpoint.restore(run_dir / "checkpoint", template, identity, progress.warn)
+    if restored is not None:
+        state, step = restored
+        store.truncate_metrics(run_dir, step)
+        return state, step
+    store.truncate_metrics(run_dir, -1)
+    state = prepare_states(config, problem, data, init_state(config, problem, data), progress)
+    checkpoint.save(run_dir / "checkpoint", state, 0, identity)
+    return state, 0
+
+
+def describe_dataset(dataset: Dataset, gamma: float) -> dict[str, Any]:
+    """What the run directory remembers of its data."""
+    returns = dataset.episode_returns()
+    return {
+        "name": dataset.name,
+        "sha256": dataset.sha256,
+        "num_transitions": dataset.num_transitions,
+        "task": None if dataset.task is None else dataset.task.name,
+        "return_mean": float(np.mean(returns)) if len(returns) else None,
+        "return_max": float(np.max(returns)) if len(returns) else None,
+        "best_discounted_return": dataset.best_discounted_return(gamma),
+        "obs_std": np.std(dataset.transitions.obs, axis=0).tolist(),
+    }
+
+
+def train(config: RunConfig, dataset: Dataset, run_dir: Path, quiet: bool = False) -> Result:
+    """Run `config` on `dataset` in `run_dir` (made by `store.create_run_dir`), or continue what is there.
+
+    Raises UserError for a loss that is not finite, a foreign checkpoint, or a disk that cannot be written.
+    """
+    problem, data = make_problem(dataset), to_device(dataset)
+    gamma = getattr(config.algo_config, "gamma", 0.99)
+    progress = Progress(config, quiet)
+    if not (run_dir / store.CONFIG).exists():
+        device = jax.devices()[0].device_kind
+        store.write_json(run_dir / store.PROVENANCE, store.provenance(sys.argv, dataset.sha256, device))
+        store.write_json(run_dir / store.CONFIG, config.as_dict() | {"data": describe_dataset(dataset, gamma)})
+    state, step = start_or_resume(config, problem, data, run_dir, progress)
+    recorder = Recorder(run_dir, config.seeds, step)
+    evaluator = None if dataset.task is None else Evaluator(dataset.task, dataset.spec)
+    epoch_fn, keys, loop = make_epoch(config, problem), seed_keys(config.seeds), config.loop
+    progress.begin(step)
+    while step < loop.total_updates:
+        began = time.perf_counter()
+        state, refreshed, updates = epoch_fn(state, data, keys, step // loop.refresh_interval)
+        check_finite(updates, config, step, run_dir)
+        step += loop.refresh_interval
+        rate = loop.refresh_interval / (time.perf_counter() - began)
+        rows = metric_rows(len(config.seeds), refreshed, updates)
+        if step % loop.eval_interval == 0 and evaluator is not None:
+            actors = host_actors(config, state)
+            evaluations = evaluate_actors(config, dataset, evaluator, actors)
+            rows = [row | evaluation for row, evaluation in zip(rows, evaluations, strict=True)]
+            save_policies(run_dir, actors, config.seeds)
+        recorder.write(step, [row | {"time/updates_per_second": rate} for row in rows])
+        if step % loop.checkpoint_interval == 0 or step == loop.total_updates:
+            checkpoint.save(run_dir / "checkpoint", state, step, {"config": config.digest()})
+        progress.advance(step, rows)
+    progress.close()
+    save_policies(run_dir, host_actors(config, state), config.seeds)
+    result = summarise(run_dir)
+    draw_curves(run_dir)
+    return result

@@ -1,0 +1,37 @@
+"""The actor (a tanh-Gaussian policy network) and its entropy temperature, as in SAC (arXiv 1812.05905)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from damorl.core.distribution import TanhGaussian
+from damorl.core.nets import MLP, apply_mlp, init_mlp
+from damorl.types import Array, Key, Metrics
+
+LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0  # OfflineRL-Kit's hard clip
+
+
+def init_actor(key: Key, obs_dim: int, action_dim: int, hidden: Sequence[int]) -> MLP:
+    """A network from `[obs_dim]` to mean and log-std, `[2 * action_dim]`."""
+    return init_mlp(key, (obs_dim, *hidden, 2 * action_dim))
+
+
+def policy(params: MLP, obs: Array) -> TanhGaussian:
+    """The action distribution at `obs` `[*B, obs_dim]`."""
+    mean, log_std = jnp.split(apply_mlp(params, obs), 2, axis=-1)
+    return TanhGaussian(mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX))
+
+
+def temperature_loss(log_temperature: Array, log_prob: Array, target_entropy: float) -> tuple[Array, Metrics]:
+    """`-log(temperature) * E[log pi(a|s) + target_entropy]` (SAC, in the log form of its public code).
+
+    Its gradient raises the temperature where the policy's entropy is below the target. `log_prob` is `[B]`.
+    """
+    excess = jax.lax.stop_gradient(jnp.mean(log_prob) + target_entropy)
+    return -log_temperature * excess, {
+        "actor/temperature": jnp.exp(log_temperature),
+        "actor/entropy": -jnp.mean(log_prob),
+    }

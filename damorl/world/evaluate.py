@@ -1,0 +1,130 @@
+"""Playing whole episodes of a policy in the real simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from damorl.errors import UserError
+from damorl.types import Spec
+from damorl.world.tasks import Task, make_env
+
+if TYPE_CHECKING:
+    import gymnasium
+
+Act = Callable[[np.ndarray], np.ndarray]
+"""A policy on the host, `[N, obs_dim] -> [N, action_dim]`."""
+
+WRONG_TASK = "evaluate it on the task it was trained for"
+NOISE_STREAM = 1  # keeps the noise of an episode apart from the simulator's own draws, which use the same seed
+
+
+class Episodes(NamedTuple):
+    """What N episodes gave, in the order of their seeds."""
+
+    returns: np.ndarray
+    """Undiscounted sums of the environment's rewards, float64 `[N]`."""
+    lengths: np.ndarray
+    """Steps until the end, int64 `[N]`."""
+    terminated: np.ndarray
+    """Whether the task ended it (a fall) rather than the time limit, bool `[N]`."""
+
+
+class Evaluator:
+    """Simulators that are opened once and play again at every evaluation.
+
+    The episodes advance in lockstep, so the policy is called once per step for all of them; each environment plays
+    exactly one, so short episodes are not counted more often than long ones. The simulators are plain objects stepped
+    in a loop: as fast as Gymnasium's SyncVectorEnv, and one that has finished costs nothing. Its row stays in the
+    policy's batch, whose shape is therefore constant: a jitted policy compiles once, and the rounding of a row does
+    not depend on who else is still running.
+    """
+
+    def __init__(self, task: Task, spec: Spec | None = None) -> None:
+        """`spec` holds the policy's dimensions; `UserError` if the task's differ."""
+        if spec is not None and spec != task.spec:
+            raise UserError(
+                f"the policy does not fit the task {task.name!r}: expected {task.obs_dim} observations and "
+                f"{task.action_dim} actions, found {spec.obs_dim} and {spec.action_dim}; {WRONG_TASK}"
+            )
+        self.task = task
+        self.envs: list[gymnasium.Env[np.ndarray, np.ndarray]] = []
+
+    def run(
+        self, act: Act, num_episodes: int, seed: int, noise: float = 0.0, obs_std: np.ndarray | None = None
+    ) -> Episodes:
+        """Play `num_episodes` episodes; number i is reset with `seed + i`. The same arguments give the same numbers.
+
+        With `noise` > 0 the policy sees `obs + noise * obs_std * standard normal` (`obs_std` is `[obs_dim]`); the
+        simulator does not. Raises `UserError` for unusable arguments and for actions of the wrong shape or not finite.
+        """
+        if num_episodes < 1 or seed < 0:
+            raise UserError(
+                f"cannot evaluate: expected at least 1 episode and a seed of 0 or more, found {num_episodes} and "
+                f"{seed}; pass for example --episodes 10"
+            )
+        measure = measurement(noise, obs_std, self.task.obs_dim, [seed + i for i in range(num_episodes)])
+        self.envs += [make_env(self.task) for _ in range(num_episodes - len(self.envs))]
+        obs = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(self.envs[:num_episodes])])
+        returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, np.int64)
+        terminated, truncated = np.zeros(num_episodes, bool), np.zeros(num_episodes, bool)
+        running = np.arange(num_episodes)
+        while running.size:
+            action = self.checked(np.asarray(act(measure(obs))), num_episodes)
+            for i in running:
+                obs[i], reward, terminated[i], truncated[i], _ = self.envs[i].step(action[i])
+                returns[i] += float(reward)
+            lengths[running] += 1
+            running = np.flatnonzero(~(terminated | truncated))
+        return Episodes(returns, lengths, terminated)
+
+    def checked(self, action: np.ndarray, num_episodes: int) -> np.ndarray:
+        """The actions, if the simulator can take them."""
+        expected = (num_episodes, self.task.action_dim)
+        if action.shape != expected:
+            raise UserError(
+                f"the policy does not fit the task {self.task.name!r}: expected actions of shape {expected}, "
+                f"found {action.shape}; {WRONG_TASK}"
+            )
+        if not np.isfinite(action).all():
+            raise UserError(
+                "the policy cannot be evaluated: expected finite actions, found NaN or infinity; "
+                "its training has diverged, evaluate an earlier checkpoint"
+            )
+        return action
+
+    def close(self) -> None:
+        """Let the simulators go."""
+        for env in self.envs:
+            env.close()
+
+
+def evaluate(
+    task: Task, act: Act, num_episodes: int, seed: int, noise: float = 0.0, obs_std: np.ndarray | None = None
+) -> Episodes:
+    """Open simulators, play once and close them: see `Evaluator.run`."""
+    evaluator = Evaluator(task)
+    try:
+        return evaluator.run(act, num_episodes, seed, noise, obs_std)
+    finally:
+        evaluator.close()
+
+
+def measurement(
+    noise: float, obs_std: np.ndarray | None, obs_dim: int, seeds: list[int]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """What the policy sees of the states `[N, obs_dim]`: a copy, or with Gaussian noise, one stream per episode."""
+    if noise == 0.0:
+        return np.copy
+    if not 0.0 < noise < np.inf:
+        raise UserError(f"cannot evaluate: expected a noise of 0 or more, found {noise}; pass for example --noise 0.1")
+    if obs_std is None or obs_std.shape != (obs_dim,):
+        raise UserError(
+            f"cannot add measurement noise: expected the standard deviations of {obs_dim} features, found "
+            f"{'none' if obs_std is None else obs_std.shape}; take them from the dataset of the same task"
+        )
+    scale = noise * obs_std
+    rngs = [np.random.default_rng((seed, NOISE_STREAM)) for seed in seeds]
+    return lambda obs: obs + scale * np.stack([rng.standard_normal(obs_dim) for rng in rngs])

@@ -1,0 +1,20 @@
+"""What every test stands on: JAX on the CPU, no screen, and a home of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read when jax is first imported, so before any test module
+os.environ["MPLBACKEND"] = "Agg"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def damorl_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The folder that DAMORL_HOME names, also for child processes: no test touches the user's data."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = str(tmp_path_factory.mktemp("damorl-home"))
+        patch.setenv("DAMORL_HOME", home)
+        yield home
