@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read when jax is first imported, so before any test module
 os.environ["MPLBACKEND"] = "Agg"
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is not a bug
+hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session", autouse=True)

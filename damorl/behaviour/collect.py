@@ -44,7 +44,7 @@ def run_shards(shards: Sequence[Shard], workers: int) -> Iterator[Rows]:
 
     Even one worker is a process of its own, so that the arithmetic is the same for any number of them.
     """
-    with ProcessPoolExecutor(min(workers, len(shards)), get_context("spawn"), ignore_interrupts) as pool:
+    with ProcessPoolExecutor(min(workers, len(shards)), get_context("spawn"), end_at_interrupt) as pool:
         with plain_children():
             results = pool.map(collect_shard, shards)
         yield from results
@@ -68,9 +68,9 @@ def plain_children() -> Iterator[None]:
         os.environ.update(environment)
 
 
-def ignore_interrupts() -> None:
-    """Leave Ctrl-C to the parent, which stops its workers without their tracebacks."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def end_at_interrupt() -> None:
+    """On Ctrl-C, which reaches every process of the terminal, a worker goes at once and without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def collect_shard(shard: Shard) -> Rows:

@@ -1,0 +1,191 @@
+"""The loop: compiled once, the same for seeds together and alone, and the same after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import damorl
+from damorl.errors import UserError
+from damorl.experiment import checkpoint, store
+from damorl.experiment import train as loop
+from damorl.experiment.config import RunConfig, defaults, replace
+from damorl.world.datasets import Dataset, load_dataset
+from damorl.world.store import write_dataset
+
+ROWS, EPISODE = 600, 50
+
+
+@pytest.fixture(scope="module")
+def data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hopper-shaped dataset of short episodes that drift upright, some of which fall."""
+    rng = np.random.default_rng(0)
+    obs = rng.normal(0, 0.05, (ROWS, 11)).astype(np.float32)
+    obs[:, 0] += 1.25
+    next_obs = obs + rng.normal(0, 0.01, obs.shape).astype(np.float32)
+    last = np.arange(ROWS) % EPISODE == EPISODE - 1
+    terminal = last & (np.arange(ROWS) // EPISODE % 2 == 0)
+    path = tmp_path_factory.mktemp("data") / "hopper-toy.hdf5"
+    write_dataset(
+        path,
+        {
+            "observations": obs,
+            "actions": rng.uniform(-0.9, 0.9, (ROWS, 3)).astype(np.float32),
+            "rewards": rng.uniform(0.5, 1.5, ROWS).astype(np.float32),
+            "next_observations": next_obs,
+            "terminals": terminal,
+            "timeouts": last & ~terminal,
+        },
+        {},
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def dataset(data_path: Path) -> Dataset:
+    return load_dataset(data_path)
+
+
+def smoke(data_path: Path, seeds: tuple[int, ...] = (0,), **changes: Any) -> RunConfig:
+    run_loop, config = defaults("damo", "smoke", str(data_path))
+    run_loop = dataclasses.replace(
+        run_loop, total_updates=40, refresh_interval=10, eval_interval=20, checkpoint_interval=10, eval_episodes=1
+    )
+    config = replace(config, {"dynamics.max_batches": 4, "dynamics.epoch_batches": 2, "batch_size": 16} | changes)
+    return RunConfig("damo", str(data_path), None, "smoke", seeds, run_loop, config)
+
+
+def numbers(run_dir: Path) -> list[dict[str, Any]]:
+    """The metrics without those that depend on the clock."""
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in store.read_metrics(run_dir)]
+
+
+@pytest.fixture(scope="module")
+def finished(data_path: Path, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run that nobody interrupted."""
+    run_dir = tmp_path_factory.mktemp("finished")
+    loop.train(smoke(data_path), dataset, run_dir, quiet=True)
+    return run_dir
+
+
+def test_the_run_directory_holds_everything(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names >= {"config.json", "provenance.json", "metrics.jsonl", "tb", "checkpoint", "result.json", "curves.png"}
+    rows = numbers(finished)
+    assert [row["step"] for row in rows] == [10, 20, 30, 40]
+    assert {"critic/loss", "classifier/accuracy", "rollout/length_mean", "actor/temperature"} <= rows[0].keys()
+    assert "eval/score" in rows[1]
+    assert "eval/score" not in rows[0]
+    policy = damorl.load_policy(finished)
+    action = policy(np.zeros((5, 11)))
+    assert action.shape == (5, 3)
+    assert np.abs(action).max() <= 1.0
+
+
+def test_seeds_together_equal_seeds_alone(data_path: Path, dataset: Dataset) -> None:
+    problem, data = loop.make_problem(dataset), loop.to_device(dataset)
+
+    def one_epoch(seeds: tuple[int, ...]) -> Any:
+        config = smoke(data_path, seeds)
+        state = loop.init_state(config, problem, data)
+        state = state._replace(model=jax.tree.map(lambda leaf: leaf * 1.0, state.model))
+        return loop.make_epoch(config, problem)(state, data, loop.seed_keys(seeds), jnp.int32(0))[0]
+
+    together = one_epoch((0, 1, 2, 3))
+    for index, seed in enumerate((0, 1, 2, 3)):
+        alone = one_epoch((seed,))
+        for name, leaf in checkpoint.named_leaves((alone.actor.params, alone.critic.params)).items():
+            both = checkpoint.named_leaves((together.actor.params, together.critic.params))[name]
+            np.testing.assert_allclose(both[index], leaf[0], rtol=1e-4, atol=1e-5, err_msg=f"{name}, seed {seed}")
+
+
+def test_the_epoch_compiles_once(data_path: Path, dataset: Dataset) -> None:
+    problem, data = loop.make_problem(dataset), loop.to_device(dataset)
+    config = smoke(data_path)
+    epoch, state = loop.make_epoch(config, problem), loop.init_state(config, problem, data)
+    for number in range(3):
+        state, _, _ = epoch(state, data, loop.seed_keys(config.seeds), number)
+    assert epoch._cache_size() == 1  # type: ignore[attr-defined]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_train import smoke
+from damorl.experiment import train
+from damorl.world.datasets import load_dataset
+path = Path(sys.argv[2])
+train.train(smoke(path), load_dataset(path), Path(sys.argv[3]), quiet=True)
+"""
+
+
+def test_kill_and_resume_is_bit_for_bit(data_path: Path, dataset: Dataset, finished: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "killed"
+    run_dir.mkdir()
+    command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(data_path), str(run_dir)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 240
+    while not (run_dir / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (run_dir / "metrics.jsonl").exists()
+    assert not (run_dir / "result.json").exists(), "the run was over before it could be killed"
+    loop.train(smoke(data_path), dataset, run_dir, quiet=True)
+    assert numbers(run_dir) == numbers(finished)
+    mine, theirs = (load_file(checkpoint.checkpoints(d / "checkpoint")[-1]) for d in (run_dir, finished))
+    assert mine.keys() == theirs.keys()
+    for name in mine:
+        assert mine[name].tobytes() == theirs[name].tobytes(), name
+
+
+def test_a_damaged_checkpoint_is_passed_over(data_path: Path, dataset: Dataset, finished: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    loop_dir = finished / "checkpoint"
+    (run_dir / "checkpoint").mkdir(parents=True)
+    for path in [*loop_dir.iterdir(), finished / "metrics.jsonl", finished / "config.json", finished / "provenance.json"]:
+        target = run_dir / path.relative_to(finished)
+        target.write_bytes(path.read_bytes())
+    newest = checkpoint.checkpoints(run_dir / "checkpoint")[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    loop.train(smoke(data_path), dataset, run_dir, quiet=True)
+    assert numbers(run_dir) == numbers(finished)
+
+
+def test_a_foreign_checkpoint_is_refused(data_path: Path, dataset: Dataset, finished: Path) -> None:
+    with pytest.raises(UserError, match="checkpoint"):
+        loop.train(smoke(data_path, gamma=0.9), dataset, finished, quiet=True)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(data_path: Path, dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training stopped: .*/.* of seed 0 was not finite at update \d+"):
+        loop.train(smoke(data_path, critic_lr=1e30), dataset, tmp_path, quiet=True)
+    assert checkpoint.checkpoints(tmp_path / "checkpoint")
+
+
+def test_the_first_bad_update_is_named(tmp_path: Path, data_path: Path) -> None:
+    values = np.ones((2, 10))
+    later = values.copy()
+    values[1, 4], later[0, 7] = np.nan, np.inf
+    with pytest.raises(UserError, match=r"a/first of seed 5 was not finite at update 105"):
+        loop.check_finite({"a/later": later, "a/first": values}, smoke(data_path, (3, 5)), 100, tmp_path)
+
+
+def test_data_without_a_simulator_trains_unscored(dataset: Dataset, data_path: Path, tmp_path: Path) -> None:
+    unknown = dataclasses.replace(dataset, task=None, name="mine")
+    config = smoke(data_path)
+    result = loop.train(dataclasses.replace(config, loop=dataclasses.replace(config.loop, total_updates=10)), unknown, tmp_path, quiet=True)
+    assert result.summary["per_seed"] == {}
