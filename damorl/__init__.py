@@ -1,8 +1,8 @@
 """damorl: offline model-based reinforcement learning in JAX, around DAMO (arXiv 2502.00850).
 
-    import damorl
-    result = damorl.train(dataset="hopper-medium-expert", preset="quick", seeds=(0, 1, 2))
-    policy = damorl.load_policy(result.run_dir)  # obs [*B, obs_dim] -> action [*B, action_dim], NumPy
+import damorl
+result = damorl.train(dataset="hopper-medium-expert", preset="quick", seeds=(0, 1, 2))
+policy = damorl.load_policy(result.run_dir)  # obs [*B, obs_dim] -> action [*B, action_dim], NumPy
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from damorl.errors import UserError
-from damorl.experiment import store
 from damorl.experiment.config import LoopConfig, RunConfig, defaults, replace
 from damorl.experiment.result import Result, load_layers, summarise
 from damorl.experiment.train import EVAL_SEED
 from damorl.experiment.train import train as run_training
+from damorl.record import store
 from damorl.world.datasets import Dataset, load_dataset
 
 

@@ -191,7 +191,9 @@ def data_list(argv: list[str]) -> int:
     from damorl.world.datasets import dataset_path
     from damorl.world.tasks import DATASET_NAMES
 
-    rows = [{"name": name, "path": str(dataset_path(name)), "made": dataset_path(name).exists()} for name in DATASET_NAMES]
+    rows = [
+        {"name": name, "path": str(dataset_path(name)), "made": dataset_path(name).exists()} for name in DATASET_NAMES
+    ]
     if args.json:
         print(json.dumps(rows, indent=2))
         return 0
@@ -355,7 +357,7 @@ def parse(arguments: type, verb: str, argv: list[str], description: str | None =
 
 def store_plain(value: Any) -> Any:
     """JSON-able form."""
-    from damorl.experiment.store import plain
+    from damorl.record.store import plain
 
     return plain(value)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from damorl.cli import main
+from damorl.errors import UserError
+from damorl.experiment.config import RunConfig
 
 MISTAKES = {
     "unknown verb": ["fly"],
@@ -67,7 +69,20 @@ def test_train_eval_and_info_speak_json(tmp_path: Path, capsys: pytest.CaptureFi
     path = json.loads(capsys.readouterr().out)["path"]
     assert main(["data", "info", path, "--json"]) == 0
     card = json.loads(capsys.readouterr().out)
-    train = ["train", "bc", "--dataset", path, "--preset", "smoke", "--seeds", "3", "4", "--out", str(tmp_path), "--json"]
+    train = [
+        "train",
+        "bc",
+        "--dataset",
+        path,
+        "--preset",
+        "smoke",
+        "--seeds",
+        "3",
+        "4",
+        "--out",
+        str(tmp_path),
+        "--json",
+    ]
     train += ["--total-updates", "50", "--eval-interval", "50"]
     assert main(train) == 0
     result = json.loads(capsys.readouterr().out)
@@ -85,12 +100,16 @@ def test_train_eval_and_info_speak_json(tmp_path: Path, capsys: pytest.CaptureFi
     assert noisy[0]["return_mean"] != rows[0]["return_mean"]
 
 
-def test_booleans_parse_as_booleans(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("text", "expected"), [("False", False), ("True", True)])
+def test_booleans_parse_as_booleans(text: str, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     import damorl.api
 
     seen = []
-    monkeypatch.setattr(damorl.api, "run", lambda config, *a, **k: (_ for _ in ()).throw(StopIteration(seen.append(config))))
-    for text, expected in (("False", False), ("True", True)):
-        with pytest.raises((StopIteration, RuntimeError)):
-            main(["train", "damo", "--preset", "smoke", "--data-alignment", text])
-        assert seen[-1].algo_config.data_alignment is expected
+
+    def stop(config: RunConfig, *_: object, **__: object) -> None:
+        seen.append(config)
+        raise UserError("stopped before the run")
+
+    monkeypatch.setattr(damorl.api, "run", stop)
+    assert main(["train", "damo", "--preset", "smoke", "--data-alignment", text]) == 2
+    assert seen[0].algo_config.data_alignment is expected

@@ -20,7 +20,7 @@ PACKAGE = Path(damorl.__path__[0])
 _CORE = {"types", "errors", "core"}
 _LEARN = _CORE | {"parts", "algos"}
 _LIVE = _CORE | {"parts", "world", "behaviour"}
-_HOUSE = _LEARN | _LIVE | {"_version", "experiment", "report"}
+_HOUSE = _LEARN | _LIVE | {"_version", "record", "report", "experiment"}
 ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "types": set(),
@@ -30,8 +30,9 @@ ALLOWED: dict[str, set[str]] = {
     "algos": _CORE | {"parts"},
     "world": _CORE,
     "behaviour": _CORE | {"parts", "world"},
-    "experiment": _LEARN | _LIVE | {"_version"},
-    "report": _CORE | {"experiment.store"},
+    "record": {"types", "errors", "_version"},
+    "report": _CORE | {"record"},
+    "experiment": _LEARN | _LIVE | {"_version", "record", "report"},
     "api": _HOUSE,
     "": _HOUSE | {"api"},  # damorl/__init__.py
     "cli": _HOUSE | {"api", ""},
@@ -128,7 +129,7 @@ def test_the_arrows_have_no_circle() -> None:
     ],
 )
 def test_a_wrong_import_is_found(module: str, source: str, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("algos.mopo", "algos.base", "experiment.store", "experiment.train"):
+    for name in ("algos.mopo", "algos.base", "record", "experiment.train"):
         monkeypatch.setitem(MODULES, name, PACKAGE)
     assert [sentence for sentence in violations(source, module) if sentence.startswith(found)]
 
@@ -139,8 +140,8 @@ def test_a_wrong_import_is_found(module: str, source: str, found: str, monkeypat
         ("core.nets", "import jax\nfrom damorl.types import Key\nfrom damorl.core.optim import Learner"),
         ("core.nets", "from .optim import Learner\nfrom . import buffer\nfrom ..types import Key"),
         ("parts.actor", "from damorl.errors import UserError\nfrom damorl.core import nets"),
-        ("report.plots", "import matplotlib\nfrom damorl.experiment.store import read_metrics"),
-        ("report.plots", "from damorl.experiment import store"),
+        ("report.plots", "import matplotlib\nfrom damorl.record.store import read_metrics"),
+        ("report.plots", "from damorl.record import store"),
         ("algos.damo", "from damorl.algos.base import Algorithm\nfrom damorl.parts import critic"),
         ("algos.base", "from damorl.algos import mopo"),
         ("cli", "import damorl\nfrom damorl import __version__\nfrom damorl.report import plots"),
@@ -148,7 +149,7 @@ def test_a_wrong_import_is_found(module: str, source: str, found: str, monkeypat
     ],
 )
 def test_a_right_import_passes(module: str, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("algos.mopo", "algos.base", "experiment.store"):
+    for name in ("algos.mopo", "algos.base", "record"):
         monkeypatch.setitem(MODULES, name, PACKAGE)
     assert violations(source, module) == []
 

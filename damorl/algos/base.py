@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from damorl.parts.rollout import TerminationFn
 from damorl.types import Array, Key, Metrics, Params, Spec, Transition
 
-
 OnProgress = Callable[[str, int, int | None, dict[str, float]], None]
 """`(stage, done, total or None, figures)`, called while a long host-side stage works."""
 
@@ -44,22 +43,18 @@ class Algorithm:
     prepare: Callable[[Key, Any, Problem, Any, OfflineData, OnProgress], Any]
     """`(key, config, problem, state, data, on_progress) -> state`; on the host, fits a model, may take minutes."""
     refresh: Callable[[Any, Problem, Any, OfflineData, Key], tuple[Any, Metrics]]
-    """`(config, problem, state, data, key) -> (state, metrics)`; pure, before every block of updates (model rollouts)."""
+    """`(config, problem, state, data, key) -> (state, metrics)`; pure, model rollouts before every block of updates."""
     update: Callable[[Any, Any, OfflineData, Key], tuple[Any, Metrics]]
     """`(config, state, data, key) -> (state, metrics)`; pure, one gradient update of each part."""
     actor: Callable[[Any], Params]
     """The actor network inside a state."""
 
 
-def no_prepare(
-    key: Key, config: Any, problem: Problem, state: Any, data: OfflineData, on_progress: OnProgress
-) -> Any:
+def no_prepare(key: Key, config: Any, problem: Problem, state: Any, data: OfflineData, on_progress: OnProgress) -> Any:
     """For algorithms that need nothing before their first update."""
     return state
 
 
-def no_refresh(
-    config: Any, problem: Problem, state: Any, data: OfflineData, key: Key
-) -> tuple[Any, Metrics]:
+def no_refresh(config: Any, problem: Problem, state: Any, data: OfflineData, key: Key) -> tuple[Any, Metrics]:
     """For algorithms without a model."""
     return state, {}

@@ -103,8 +103,8 @@ class Config:
         """Refuse combinations that cannot work, with the reason."""
         if self.critic_gradient == "semi" and not DIVERGENCES[self.divergence].conjugate_least_at_zero:
             raise UserError(
-                f"divergence '{self.divergence}' with critic_gradient 'semi' pushes every Q up without end (its conjugate "
-                "is not least at zero residual): choose divergence cubic_symmetric, or critic_gradient orthogonal or full"
+                f"divergence '{self.divergence}' with critic_gradient 'semi' pushes every Q up without end, since its "
+                "conjugate is not least at zero residual: choose cubic_symmetric, or critic_gradient orthogonal or full"
             )
         if self.rollout_starts % self.dynamics.num_elites:
             raise UserError(
@@ -182,9 +182,7 @@ def prepare(
     return state._replace(model=dynamics.fit(key, config.dynamics, data.rows, on_epoch)[0])
 
 
-def refresh(
-    config: Config, problem: Problem, state: State, data: OfflineData, key: Key
-) -> tuple[State, Metrics]:
+def refresh(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """Branched rollouts of the policy in the model, into the buffer (Algorithm 1, lines 4-5)."""
     start_key, rollout_key = jax.random.split(key)
     rows, keep, metrics = rollout(
@@ -244,9 +242,7 @@ def update_classifier(
     """One step on half real, half synthetic rows (paper d = 0.5)."""
     half = real.reward.shape[0]
     x_real = state.classifier_inputs.apply(classifier.features(real))
-    x_synthetic = state.classifier_inputs.apply(
-        classifier.features(jax.tree.map(lambda leaf: leaf[:half], synthetic))
-    )
+    x_synthetic = state.classifier_inputs.apply(classifier.features(jax.tree.map(lambda leaf: leaf[:half], synthetic)))
     learner, metrics = minimise(
         lambda p: classifier.classifier_loss(
             p, x_real, x_synthetic, key, config.classifier_regulariser, config.classifier_strength
@@ -352,7 +348,7 @@ def maximin_gradients(
 def evaluate_critic(
     critic: Params, config: Config, batch: Transition, initial: tuple[Array, Array], next_action: Array
 ) -> tuple[Array, Array, Array]:
-    """Live Q at (s, a), (s0, a0) and, only where the gradient needs it, (s', a'), in one product: `[critic, *]` each."""
+    """Live Q at (s, a), (s0, a0) and, where the gradient needs it, (s', a'), in one product: `[critic, *]` each."""
     live = config.critic_gradient in ("mixed", "full")
     obs, action = [batch.obs, initial[0]], [batch.action, initial[1]]
     if live:

@@ -35,7 +35,7 @@ class TanhGaussian(NamedTuple):
         return jnp.tanh(pre_tanh), self.log_prob_pre_tanh(pre_tanh)
 
     def log_prob_pre_tanh(self, pre_tanh: Array) -> Array:
-        """Log density of `tanh(pre_tanh)`. Takes the value before the squash: inverting tanh is where NaNs come from."""
+        """Log density of `tanh(pre_tanh)`, from the value before the squash: inverting tanh is where NaNs come from."""
         return gaussian_log_prob(pre_tanh, self.mean, self.log_std) - tanh_log_det(pre_tanh)
 
 

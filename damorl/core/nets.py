@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from damorl.types import Array, Key
 
@@ -29,9 +28,7 @@ MLP = tuple[Dense, ...]
 def init_mlp(key: Key, sizes: Sequence[int]) -> MLP:
     """Layers of widths `sizes`, weights and biases uniform in +-1/sqrt(fan_in) (the torch default)."""
     layers = []
-    for layer_key, fan_in, fan_out in zip(
-        jax.random.split(key, len(sizes) - 1), sizes[:-1], sizes[1:], strict=True
-    ):
+    for layer_key, fan_in, fan_out in zip(jax.random.split(key, len(sizes) - 1), sizes[:-1], sizes[1:], strict=True):
         kernel_key, bias_key = jax.random.split(layer_key)
         bound = fan_in**-0.5
         layers.append(

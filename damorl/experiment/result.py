@@ -11,7 +11,7 @@ import numpy as np
 
 from damorl.behaviour.host_policy import NumpyPolicy, act, from_arrays, to_arrays
 from damorl.errors import UserError
-from damorl.experiment import store
+from damorl.record import store
 
 POLICIES = "policies.safetensors"
 LAST = 5  # evaluations averaged for the score to quote

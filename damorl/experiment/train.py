@@ -19,10 +19,10 @@ import numpy as np
 
 from damorl.algos.base import OfflineData, Problem
 from damorl.errors import UserError
-from damorl.experiment import checkpoint, store
 from damorl.experiment.config import RunConfig
 from damorl.experiment.progress import Progress
 from damorl.experiment.result import Result, save_policies, summarise
+from damorl.record import checkpoint, store
 from damorl.report.curves import draw_curves
 from damorl.types import Key, Metrics, Transition
 from damorl.world.datasets import Dataset
@@ -54,7 +54,7 @@ def seed_keys(seeds: tuple[int, ...]) -> Key:
 
 
 def make_epoch(config: RunConfig, problem: Problem) -> Epoch:
-    """The compiled epoch: `(state, data, keys, epoch) -> (state, refresh metrics [seed], update metrics [seed, update])`.
+    """The compiled epoch: `(state, data, keys, epoch) -> (state, refresh metrics [seed], metrics [seed, update])`.
 
     The state is donated. Its leaves, and the keys, have a leading seed axis; the data is shared.
     """

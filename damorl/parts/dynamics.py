@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from damorl.core.nets import MLP, Dense, apply_mlp, init_mlp
+from damorl.core.nets import MLP, Dense, apply_mlp
 from damorl.core.optim import Learner, init_learner, minimise
 from damorl.core.scaler import Standardiser, fit_standardiser
 from damorl.types import Array, Key, Metrics, Transition
@@ -92,9 +92,7 @@ def init_params(key: Key, config: DynamicsConfig, obs_dim: int, action_dim: int)
     def init_member(member_key: Key) -> MLP:
         keys = jax.random.split(member_key, len(sizes) - 1)
         return tuple(
-            Dense(
-                jax.random.truncated_normal(k, -2.0, 2.0, (i, o)) / (2.0 * jnp.sqrt(i)), jnp.zeros(o)
-            )
+            Dense(jax.random.truncated_normal(k, -2.0, 2.0, (i, o)) / (2.0 * jnp.sqrt(i)), jnp.zeros(o))
             for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True)
         )
 
@@ -128,9 +126,7 @@ def nll_loss(params: DynamicsParams, x: Array, y: Array, config: DynamicsConfig)
     mean, log_var = forward(params, x)
     nll = jnp.mean(jnp.square(mean - y) * jnp.exp(-log_var) + log_var, axis=(1, 2))
     decays = (*HIDDEN_WEIGHT_DECAY[: len(params.layers) - 1], OUTPUT_WEIGHT_DECAY)
-    decay = sum(
-        0.5 * wd * jnp.sum(jnp.square(layer.kernel)) for wd, layer in zip(decays, params.layers, strict=True)
-    )
+    decay = sum(0.5 * wd * jnp.sum(jnp.square(layer.kernel)) for wd, layer in zip(decays, params.layers, strict=True))
     bounds = jnp.sum(params.log_var_max) - jnp.sum(params.log_var_min)
     loss = jnp.sum(nll) + config.weight_decay * decay + config.log_var_coef * bounds
     return loss, {"dynamics/nll": jnp.mean(nll)}

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
-from damorl.experiment.store import CONFIG, Row, atomic_file, read_json, read_metrics
+from damorl.record.store import CONFIG, Row, atomic_file, read_json, read_metrics
 
 BLUE, RED, GREY, INK = "#1f5fa8", "#c8553d", "#8a8f98", "#22262b"
 NICE = (1, 2, 2.5, 5, 10)  # tick steps

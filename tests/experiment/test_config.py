@@ -73,7 +73,8 @@ def test_replace_reaches_nested_fields_and_refuses_unknown_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("batch_size", 0), ("rollout_length", -1), ("critic_lr", -1.0), ("divergence_weight", float("nan"))]
+    ("field", "value"),
+    [("batch_size", 0), ("rollout_length", -1), ("critic_lr", -1.0), ("divergence_weight", float("nan"))],
 )
 def test_impossible_numbers_are_refused_by_name(field: str, value: float) -> None:
     config = dataclasses.replace(ALGORITHMS["damo"].config_type(), **{field: value})

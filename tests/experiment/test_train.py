@@ -19,9 +19,9 @@ from safetensors.numpy import load_file
 
 import damorl
 from damorl.errors import UserError
-from damorl.experiment import checkpoint, store
 from damorl.experiment import train as loop
 from damorl.experiment.config import RunConfig, defaults, replace
+from damorl.record import checkpoint, store
 from damorl.world.datasets import Dataset, load_dataset
 from damorl.world.store import write_dataset
 
@@ -156,7 +156,12 @@ def test_a_damaged_checkpoint_is_passed_over(data_path: Path, dataset: Dataset, 
     run_dir = tmp_path / "run"
     loop_dir = finished / "checkpoint"
     (run_dir / "checkpoint").mkdir(parents=True)
-    for path in [*loop_dir.iterdir(), finished / "metrics.jsonl", finished / "config.json", finished / "provenance.json"]:
+    for path in [
+        *loop_dir.iterdir(),
+        finished / "metrics.jsonl",
+        finished / "config.json",
+        finished / "provenance.json",
+    ]:
         target = run_dir / path.relative_to(finished)
         target.write_bytes(path.read_bytes())
     newest = checkpoint.checkpoints(run_dir / "checkpoint")[-1]
@@ -187,5 +192,10 @@ def test_the_first_bad_update_is_named(tmp_path: Path, data_path: Path) -> None:
 def test_data_without_a_simulator_trains_unscored(dataset: Dataset, data_path: Path, tmp_path: Path) -> None:
     unknown = dataclasses.replace(dataset, task=None, name="mine")
     config = smoke(data_path)
-    result = loop.train(dataclasses.replace(config, loop=dataclasses.replace(config.loop, total_updates=10)), unknown, tmp_path, quiet=True)
+    result = loop.train(
+        dataclasses.replace(config, loop=dataclasses.replace(config.loop, total_updates=10)),
+        unknown,
+        tmp_path,
+        quiet=True,
+    )
     assert result.summary["per_seed"] == {}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from damorl.errors import UserError
-from damorl.experiment.store import append_metrics, write_json
+from damorl.record.store import append_metrics, write_json
 from damorl.report import curves
 
 CONFIG = {

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from damorl.errors import UserError
-from damorl.experiment import checkpoint
+from damorl.record import checkpoint
 
 IDENTITY = {"config": "3f2a", "seeds": "0 1"}
 
@@ -243,7 +243,7 @@ def test_kill_9_while_saving_always_leaves_a_sound_checkpoint(tmp_path):
 import itertools
 from pathlib import Path
 import numpy as np
-from damorl.experiment.checkpoint import save
+from damorl.record.checkpoint import save
 for step in itertools.count(1):
     save(Path({str(tmp_path)!r}), {{"w": np.full(500_000, step)}}, step, {{}})
 """

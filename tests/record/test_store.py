@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from damorl.errors import UserError
-from damorl.experiment import store
+from damorl.record import store
 
 
 def rows_until(last: int) -> list[store.Row]:
@@ -150,7 +150,7 @@ def test_an_append_that_runs_out_of_space_halfway_is_undone(tmp_path):
 import resource
 from pathlib import Path
 from damorl.errors import UserError
-from damorl.experiment import store
+from damorl.record import store
 run = Path({str(tmp_path)!r})
 store.append_metrics(run, [{{"step": 1, "seed": 0}}])
 resource.setrlimit(resource.RLIMIT_FSIZE, (40, 40))
@@ -265,7 +265,7 @@ def test_a_disk_that_fills_under_tensorboard_is_one_sentence_and_not_a_hang(tmp_
 import resource
 from pathlib import Path
 from damorl.errors import UserError
-from damorl.experiment import store
+from damorl.record import store
 board = store.open_tensorboard(Path({str(tmp_path)!r}), 0)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
 try:
@@ -280,7 +280,5 @@ except UserError as error:
 
 
 def test_reading_a_run_does_not_load_jax():
-    script = (
-        "import sys, damorl.experiment.store; assert 'jax' not in sys.modules and 'tensorboardX' not in sys.modules"
-    )
+    script = "import sys, damorl.record.store; assert 'jax' not in sys.modules and 'tensorboardX' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
