@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import optax
@@ -11,7 +11,7 @@ import optax
 from damorl.algos.base import Algorithm, OfflineData, Problem, no_prepare, no_refresh
 from damorl.core import buffer as ring
 from damorl.core.optim import Learner, init_learner, minimise
-from damorl.parts.actor import init_actor, policy
+from damorl.parts.actor import cloning_loss, init_actor, policy
 from damorl.types import Array, Key, Metrics, Params, Transition
 
 
@@ -19,6 +19,8 @@ from damorl.types import Array, Key, Metrics, Params, Transition
 class Config:
     """Settings of behaviour cloning."""
 
+    loss: Literal["nll", "mse"] = "nll"
+    """`nll`: likelihood of the stochastic policy; `mse`: squared error of the deterministic action (TD3+BC's form)."""
     batch_size: int = 256
     hidden: tuple[int, ...] = (256, 256)
     learning_rate: float = 3e-4
@@ -30,7 +32,7 @@ class State(NamedTuple):
     actor: Learner
 
 
-def bc_loss(params: Params, batch: Transition) -> tuple[Array, Metrics]:
+def mse_loss(params: Params, batch: Transition) -> tuple[Array, Metrics]:
     """`E ||tanh(mean(s)) - a||^2 / action_dim`."""
     loss = jnp.mean(jnp.square(policy(params, batch.obs).mode() - batch.action))
     return loss, {"actor/loss": loss}
@@ -45,7 +47,8 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
 def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """One gradient step on a batch of offline rows."""
     batch = ring.sample_rows(data.rows, key, config.batch_size)
-    actor, metrics = minimise(lambda p: bc_loss(p, batch), state.actor, optax.adam(config.learning_rate))
+    loss_fn = mse_loss if config.loss == "mse" else lambda p, rows: cloning_loss(p, rows.obs, rows.action)
+    actor, metrics = minimise(lambda p: loss_fn(p, batch), state.actor, optax.adam(config.learning_rate))
     return State(actor), metrics
 
 

@@ -2,7 +2,7 @@
 
 `D_f(p || q) = E_q[f(p / q)]`, and DAMO needs `f*(y) = sup_x (x y - f(x))` (paper Eq. 2). Two facts are stored with each
 and tested: whether f, made tangent to KL's generator at 1, lies above it everywhere (then Thm 5.3's bound holds), and
-whether f* is least at zero, which a critic with a frozen target needs (otherwise every update pushes Q up).
+whether f* is least at zero and only there, which a critic with a frozen target needs (otherwise every update pushes Q up).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Divergence:
     dominates_kl: bool
     """Whether f minus its tangent at 1 is at least `x log x - x + 1` for every x >= 0."""
     conjugate_least_at_zero: bool
-    """Whether f* has its minimum at 0, so that a frozen-target critic may use it."""
+    """Whether 0 is the one minimum of f*, so that a frozen-target critic may use it."""
     whole_line: bool = False
     """Whether the domain is the whole real line instead of x >= 0."""
 

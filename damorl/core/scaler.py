@@ -26,5 +26,7 @@ class Standardiser(NamedTuple):
 
 def fit_standardiser(x: Array) -> Standardiser:
     """Mean and standard deviation over the rows of `[N, d]`; a constant feature keeps the scale 1."""
-    std = jnp.std(x, axis=0)
-    return Standardiser(jnp.mean(x, axis=0), jnp.where(std < 1e-6, 1.0, std))
+    origin = x[0]
+    offset = x - origin  # exactly 0 for a constant feature: the rounding of its mean must not pass for a deviation
+    std = jnp.std(offset, axis=0)
+    return Standardiser(origin + jnp.mean(offset, axis=0), jnp.where(std < 1e-6, 1.0, std))

@@ -25,6 +25,16 @@ def policy(params: MLP, obs: Array) -> TanhGaussian:
     return TanhGaussian(mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX))
 
 
+def cloning_loss(params: MLP, obs: Array, action: Array) -> tuple[Array, Metrics]:
+    """Negative log-likelihood of the dataset's actions, `E[-log pi(a|s)]`; `[B, obs_dim]`, `[B, action_dim]`.
+
+    Actions at the bound have no finite pre-image under tanh and are moved inside by 1e-4.
+    """
+    pre_tanh = jnp.arctanh(jnp.clip(action, -1.0 + 1e-4, 1.0 - 1e-4))
+    loss = -jnp.mean(policy(params, obs).log_prob_pre_tanh(pre_tanh))
+    return loss, {"actor/loss": loss}
+
+
 def temperature_loss(log_temperature: Array, log_prob: Array, target_entropy: float) -> tuple[Array, Metrics]:
     """`-log(temperature) * E[log pi(a|s) + target_entropy]` (SAC, in the log form of its public code).
 

@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike
 
 from damorl.errors import UserError
 from damorl.types import Array, Spec, Transition
-from damorl.world.examine import Rows, examine
-from damorl.world.store import Metadata, hash_columns
+from damorl.world.examine import Examination, examine
+from damorl.world.store import Metadata
 from damorl.world.store import write_dataset as write_dataset
 from damorl.world.tasks import DATASET_NAMES, DatasetName, Task, find_task, infer_task
 
@@ -110,14 +110,15 @@ def discounted_returns(reward: ArrayLike, ended: ArrayLike, gamma: float) -> np.
     return np.array(returns[::-1])
 
 
-def make_dataset(name: str, task: Task | None, rows: Rows, path: Path | None, metadata: Metadata) -> Dataset:
-    """A data set of rows that are known to be sound."""
-    *numbers, terminal, truncated = rows
-    columns = dict(zip(("observations", "actions", "rewards", "next_observations"), numbers, strict=True))
-    sha256 = hash_columns({**columns, "terminals": terminal, "timeouts": truncated})
-    arrays = (*numbers, terminal.astype(np.float32))
-    transitions = Transition(*(cast(Array, array) for array in arrays))
-    return Dataset(name, task, transitions, truncated, path, sha256, metadata)
+def make_dataset(name: str, task: Task | None, path: Path, examination: Examination) -> Dataset:
+    """The data set of a file in which `examine` found no error. UserError with its first error if there is one."""
+    for problem in examination.problems:
+        if problem.severity == "error":
+            raise UserError(problem.message)
+    assert examination.rows is not None
+    *numbers, terminal, truncated = examination.rows
+    transitions = Transition(*(cast(Array, array) for array in (*numbers, terminal.astype(np.float32))))
+    return Dataset(name, task, transitions, truncated, path, examination.sha256, examination.metadata)
 
 
 def load_dataset(
@@ -138,12 +139,7 @@ def load_dataset(
     """
     path, name = find_dataset(source, num_steps, seed)
     resolved = resolve_task(name, task)
-    examination = examine(path, resolved)
-    for problem in examination.problems:
-        if problem.severity == "error":
-            raise UserError(problem.message)
-    assert examination.rows is not None
-    return make_dataset(name, resolved, examination.rows, path, examination.metadata)
+    return make_dataset(name, resolved, path, examine(path, resolved))
 
 
 def find_dataset(source: str | Path, num_steps: int = DEFAULT_NUM_STEPS, seed: int = 0) -> tuple[Path, str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from damorl.world.store import COLUMNS, Contents, Metadata, Unreadable, read_contents
+from damorl.world.store import COLUMNS, Contents, Metadata, Unreadable, hash_columns, read_contents
 from damorl.world.tasks import Task
 
 ACTION_TOLERANCE = 1e-4
@@ -18,6 +18,7 @@ REQUIRED = ("observations", "actions", "rewards", "terminals")
 FLAGS = ("terminals", "timeouts")
 RANKS = {key: 2 if key in ("observations", "actions", "next_observations") else 1 for key in COLUMNS}
 SHAPES = {1: "[rows]", 2: "[rows, dimension]"}
+FILE_REMEDY = "check the path, or make or download the file again"
 
 Columns = dict[str, np.ndarray]
 
@@ -51,30 +52,30 @@ class Examination:
     """What a file turned out to be. `rows` is None exactly when there is an error among the problems."""
 
     problems: tuple[Problem, ...]
-    rows: Rows | None
-    metadata: Metadata
+    rows: Rows | None = None
+    metadata: Metadata = field(default_factory=dict)
+    sha256: str = ""
+    """Of the rows, see `store.hash_columns`."""
 
 
 def examine(path: Path, task: Task | None) -> Examination:
     """Read the file, find its errors and the warnings of its layout and, if there is no error, its rows."""
     contents = read_contents(path)
     if isinstance(contents, Unreadable):
-        message = f"{path}: expected an HDF5 file in D4RL's layout, found {contents.found}; {_FILE_REMEDY}"
-        return Examination((Problem("file", "error", message, "nothing can be read"),), None, {})
-    problems = [*_key_problems(path, contents)]
+        message = f"{path}: expected an HDF5 file in D4RL's layout, found {contents.found}; {FILE_REMEDY}"
+        return Examination((Problem("file", "error", message, "nothing can be read"),))
     sound = _sound_columns(contents)
-    problems += [*_length_problems(path, sound), *_size_problems(path, sound, task), *_value_problems(path, sound)]
-    rows = None
-    if not any(problem.severity == "error" for problem in problems):
-        rows = assemble(sound)
-        if len(rows.reward) < 2:
-            problems.append(_too_few(path, len(rows.reward), " once each episode's last one is dropped"))
-            rows = None
-    rebuilt = {} if "next_observations" in contents.columns else {"next_observations": "rebuilt"}
-    return Examination(tuple(problems), rows, {**contents.metadata, **rebuilt})
-
-
-_FILE_REMEDY = "check the path, or make or download the file again"
+    problems = [*_key_problems(path, contents), *_length_problems(path, sound)]
+    problems += [*_size_problems(path, sound, task), *_value_problems(path, sound)]
+    if any(problem.severity == "error" for problem in problems):
+        return Examination(tuple(problems))
+    rows = assemble(sound)
+    sha256 = _hash_rows(rows)
+    late = [*_row_problems(path, rows, sha256, contents.metadata)]
+    if late:
+        return Examination((*problems, *late))
+    rebuilt: Metadata = {} if "next_observations" in sound else {"next_observations": "rebuilt"}
+    return Examination(tuple(problems), rows, {**contents.metadata, **rebuilt}, sha256)
 
 
 def _error(path: Path, key: str, expected: str, found: str, remedy: str, consequence: str) -> Problem:
@@ -221,6 +222,20 @@ def assemble(columns: Mapping[str, np.ndarray]) -> Rows:
     ended = terminal | timeout.astype(bool)
     kept = np.flatnonzero(~ended[:-1])  # the state after an episode's last row, or the file's, is not in the file
     return Rows(obs[kept], action[kept], reward[kept], obs[kept + 1], terminal[kept], ended[kept + 1])
+
+
+def _hash_rows(rows: Rows) -> str:
+    return hash_columns(dict(zip(COLUMNS, rows, strict=True)))  # both stand in the same order
+
+
+def _row_problems(path: Path, rows: Rows, sha256: str, metadata: Metadata) -> Iterator[Problem]:
+    """Errors that show only in the rows as a whole: hardly any is left, or they are not those that were written."""
+    if len(rows.reward) < 2:
+        yield _too_few(path, len(rows.reward), " once each episode's last one is dropped")
+    recorded = metadata.get("sha256", sha256)
+    if recorded != sha256:
+        remedy = "make the data set again or, if you changed it on purpose, delete metadata/sha256"
+        yield _error(path, "metadata/sha256", f"arrays that hash to {recorded}", sha256, remedy, "damaged numbers")
 
 
 def continues(reached: np.ndarray, following: np.ndarray) -> np.ndarray:

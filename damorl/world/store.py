@@ -135,7 +135,8 @@ def write_dataset(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: 
 
     `arrays` holds every key of `COLUMNS` (`[N, dim]` or `[N]`, stored in the types given there) and may hold those of
     `EXTRAS` (`[N, ...]`, stored as they are). `metadata` is stored under `metadata/`, and the hash with it. Folders
-    are made as needed. UserError if the file cannot be written; ValueError if `arrays` is not such a set.
+    are made as needed. UserError if the file cannot be written; ValueError if `arrays` is not such a
+    set or has actions beyond [-1, 1].
     """
     path = Path(path)
     _require_columns(arrays)
@@ -159,6 +160,8 @@ def _require_columns(arrays: Mapping[str, np.ndarray]) -> None:
     lengths = {key: len(value) for key, value in arrays.items()}
     if missing or unknown or len(set(lengths.values())) != 1:
         raise ValueError(f"not a data set: missing {missing}, unknown {unknown}, lengths {lengths}")
+    if np.any(np.abs(arrays["actions"]) > 1):
+        raise ValueError("not a data set: actions beyond [-1, 1]")
 
 
 def _write_file(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str | int | float]) -> None:
@@ -170,7 +173,8 @@ def _write_file(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[
             options = {"chunks": True, "compression": "gzip", "compression_opts": 1, "shuffle": True}
             file.create_dataset(key, data=stored, fletcher32=True, **(options if stored.size else {}))
         for key, value in metadata.items():
-            file.create_dataset(f"metadata/{key}", data=value)
+            fixed = h5py.string_dtype("utf-8", len(value.encode())) if isinstance(value, str) and value else None
+            file.create_dataset(f"metadata/{key}", data=value, dtype=fixed)  # damage to text of free length hangs HDF5
     with path.open("wb") as written:
         written.write(image.getbuffer())
         written.flush()

@@ -255,7 +255,10 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("changes", [{"timeouts": None}, {"reward": np.zeros(8)}, {"rewards": np.zeros(7)}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"timeouts": None}, {"reward": np.zeros(8)}, {"rewards": np.zeros(7)}, {"actions": np.full((8, 2), 1.1)}],
+)
 def test_only_whole_sets_are_written(tmp_path: Path, changes: Arrays) -> None:
     arrays = {key: value for key, value in {**sound(), **changes}.items() if value is not None}
     with pytest.raises(ValueError, match="not a data set"):

@@ -1,0 +1,320 @@
+"""How fast this machine trains: every stage of DAMO at full size, and the matrix rate that bounds it.
+
+The data is synthetic and of Hopper's shape, so no simulator or dataset is needed, and of the packages only jax, optax
+and numpy. Whatever is compared with something else is measured in turns with it (`interleave`): a machine that is busy
+or changes its clock slows both.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib import import_module, metadata, util
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from damorl._version import __version__
+from damorl.algos import damo
+from damorl.algos.base import OfflineData, Problem
+from damorl.parts import dynamics
+from damorl.types import Spec, Transition
+from damorl.world.tasks import hopper_ended
+
+OBS_DIM, ACTION_DIM = 11, 3  # Hopper's
+PROBLEM = Problem(Spec(OBS_DIM, ACTION_DIM), hopper_ended)
+SIMULATORS = ("gymnasium", "mujoco")
+MIN_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is measured. The defaults are the paper's sizes."""
+
+    config: damo.Config = field(default_factory=damo.Config)
+    num_rows: int = 100_000
+    """Rows of the synthetic dataset."""
+    num_seeds: tuple[int, ...] = (1, 4)
+    """Numbers of seeds trained together."""
+    updates: int = 20
+    """Updates in one compiled call."""
+    fit_batches: int = 50
+    """Batches of the dynamics fit in one compiled call."""
+    matrix_sizes: tuple[int, ...] = (2048, 256)
+    """Sizes n of the products `[n, n] @ [n, n]`. Updates are held against the fastest."""
+    eval_episodes: int = 10
+
+
+def full_workload() -> Workload:
+    """The paper's sizes. An accelerator gets longer calls: starting one would count for too much."""
+    return Workload() if jax.default_backend() == "cpu" else Workload(updates=500, fit_batches=500)
+
+
+class Enough(Exception):
+    """Ends a dynamics fit once it was timed for long enough."""
+
+
+class Seeds:
+    """`num` seeds trained together, with the two compiled halves of an epoch, shaped as in `train.make_epoch`."""
+
+    def __init__(self, workload: Workload, data: OfflineData, num: int) -> None:
+        config, self.num, self.data = workload.config, num, data
+        self.keys, self.calls = jax.random.split(jax.random.key(num), num), 0
+        self.state = jax.jit(jax.vmap(lambda key: damo.init(key, config, PROBLEM, data)))(self.keys)
+
+        def updates(state: damo.State, data: OfflineData, key: jax.Array) -> Any:
+            return jax.lax.scan(
+                lambda s, k: damo.update(config, s, data, k), state, jax.random.split(key, workload.updates)
+            )
+
+        began = time.perf_counter()
+        self.refresh_program = self.compile(partial(damo.refresh, config, PROBLEM))
+        self.update_program = self.compile(updates)
+        self.compile_seconds = time.perf_counter() - began
+        self.refresh()  # updates sample from the model buffer
+        self.update()
+
+    def compile(self, one_seed: Callable[..., Any]) -> Any:
+        """Compile for all seeds: they share the data and give up the old state."""
+        program = jax.jit(jax.vmap(one_seed, in_axes=(0, None, 0)), donate_argnums=0)
+        return program.lower(self.state, self.data, self.keys).compile()
+
+    def advance(self, program: Any) -> None:
+        """One call with fresh keys, waited for."""
+        keys = jax.vmap(partial(jax.random.fold_in, data=self.calls))(self.keys)
+        self.state, metrics = program(self.state, self.data, keys)
+        self.calls += 1
+        jax.block_until_ready((self.state, metrics))
+
+    def refresh(self) -> None:
+        """One block of model rollouts."""
+        self.advance(self.refresh_program)
+
+    def update(self) -> None:
+        """One call of `workload.updates` updates."""
+        self.advance(self.update_program)
+
+    def memory_bytes(self) -> int | None:
+        """What state and scratch space of an epoch occupy on the device, or None where XLA does not tell."""
+        analyses = [program.memory_analysis() for program in (self.refresh_program, self.update_program)]
+        if None in analyses:
+            return None
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.state)) + max(a.temp_size_in_bytes for a in analyses)
+
+
+def synthetic_data(num_rows: int, seed: int = 0) -> OfflineData:
+    """Rows of Hopper's shape that look alive to its termination rule."""
+    rng = np.random.default_rng(seed)
+    centre, spread = np.zeros(OBS_DIM), np.full(OBS_DIM, 0.5)
+    centre[0], spread[0], spread[1] = 1.25, 0.05, 0.02  # height, torso angle
+    obs = centre + spread * rng.standard_normal((num_rows, OBS_DIM))
+    next_obs = obs + 0.1 * spread * rng.standard_normal((num_rows, OBS_DIM))
+    action = rng.uniform(-1.0, 1.0, (num_rows, ACTION_DIM))
+    reward = 2.0 + rng.standard_normal(num_rows)
+    columns = (obs, action, reward, next_obs, np.zeros(num_rows))
+    rows = Transition(*(jnp.asarray(column, jnp.float32) for column in columns))
+    return OfflineData(rows, rows.obs[:100])
+
+
+def update_flops(config: damo.Config, data: OfflineData) -> float:
+    """Floating-point operations of one update of one seed: XLA's count, or 6 per weight and row where it has none."""
+    state = jax.eval_shape(lambda: damo.init(jax.random.key(0), config, PROBLEM, data))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    analysis = jax.jit(partial(damo.update, config)).lower(state, data, key).cost_analysis()
+    counted = float((analysis or {}).get("flops", 0.0))
+    return counted if counted > 0.0 else analytic_flops(config)
+
+
+def analytic_flops(config: damo.Config) -> float:
+    """Matrix products of one update: 2 per weight and row forward, 2 for each of the two gradients.
+
+    Classifier: a step on B rows and a forward pass on B. Actor: B + B0 rows. Twin critics: B + B0 rows, and the
+    target on B rows without gradients of its weights. First layers count like the others.
+    """
+    rows, initial = config.batch_size, config.initial_batch_size
+    classifier = weights((2 * OBS_DIM + ACTION_DIM, *config.classifier_hidden, 1)) * 8 * rows
+    actor = weights((OBS_DIM, *config.hidden, 2 * ACTION_DIM)) * 6 * (rows + initial)
+    critic = weights((OBS_DIM + ACTION_DIM, *config.hidden, 1)) * 2 * (6 * (rows + initial) + 4 * rows)
+    return float((classifier if config.data_alignment else 0) + actor + critic)
+
+
+def weights(sizes: tuple[int, ...]) -> int:
+    """Entries of the matrices of a network with these widths."""
+    return sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+
+
+def matrix_job(size: int, seconds: float) -> tuple[Callable[[], None], float]:
+    """A chain of products `[size, size] @ [size, size]` lasting about `seconds`, and its number of operations."""
+    matrix = jnp.asarray(np.random.default_rng(0).standard_normal((size, size)) / size**0.5, jnp.float32)
+    program = jax.jit(lambda x, count: jax.lax.fori_loop(0, count, lambda _, y: y @ matrix, x))
+    run = lambda count: jax.block_until_ready(program(matrix, count))
+    run(1)
+    count = 1
+    while (elapsed := clock(lambda: run(count))) < seconds and count < 100_000:
+        count = max(count + 1, min(10 * count, int(count * seconds / elapsed)))
+    return (lambda: run(count)), 2.0 * size**3 * count
+
+
+def clock(job: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    began = time.perf_counter()
+    job()
+    return time.perf_counter() - began
+
+
+def interleave(jobs: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
+    """Run the jobs in turns, round after round, for `seconds` each on average; the median seconds of each one's call."""
+    times: dict[str, list[float]] = {name: [] for name in jobs}
+    end = time.perf_counter() + seconds * len(jobs)
+    while time.perf_counter() < end or len(next(iter(times.values()))) < MIN_ROUNDS:
+        for name, job in jobs.items():
+            times[name].append(clock(job))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def fit_rate(workload: Workload, data: OfflineData, seconds: float) -> float:
+    """Batches per second of the dynamics fit, looks at the hold-out rows included."""
+    ends: list[float] = []
+
+    def on_epoch(done: int, figures: dict[str, float]) -> None:
+        ends.append(time.perf_counter())
+        if len(ends) > MIN_ROUNDS and ends[-1] - ends[0] > seconds:  # the first one compiled
+            raise Enough
+
+    endless = replace(workload.config.dynamics, max_batches=None, epoch_batches=workload.fit_batches, patience=10**9)
+    with suppress(Enough):
+        dynamics.fit(jax.random.key(0), endless, data.rows, on_epoch)
+    return workload.fit_batches / statistics.median(np.diff(ends).tolist())
+
+
+def evaluation_rate(episodes: int) -> float | None:
+    """Environment steps per second of the shipped Hopper expert in the simulator; None without a simulator."""
+    if any(util.find_spec(name) is None for name in SIMULATORS):
+        return None
+    from damorl.behaviour.host_policy import act
+    from damorl.behaviour.policies import load_policies
+    from damorl.world.evaluate import Evaluator
+    from damorl.world.tasks import find_task
+
+    layers, evaluator = load_policies("hopper").expert, Evaluator(find_task("hopper"))
+    evaluator.run(lambda obs: act(layers, obs, None), episodes, 0)  # opens the simulators
+    began = time.perf_counter()
+    steps = int(evaluator.run(lambda obs: act(layers, obs, None), episodes, 0).lengths.sum())
+    seconds = time.perf_counter() - began
+    evaluator.close()
+    return steps / seconds
+
+
+def peak_memory() -> dict[str, int | None]:
+    """The most this process has held so far, in bytes: in main memory, and on the device where it is another."""
+    stats = jax.devices()[0].memory_stats() or {}
+    host = None
+    if util.find_spec("resource"):
+        resource: Any = import_module("resource")
+        unit = 1 if sys.platform == "darwin" else 1024
+        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return {"host_bytes": host, "device_bytes": stats.get("peak_bytes_in_use")}
+
+
+def machine() -> dict[str, Any]:
+    """What the figures belong to."""
+    device = jax.devices()[0]
+    versions = {"damorl": __version__, "python": platform.python_version()}
+    for name in ("jax", "jaxlib", "optax", "numpy", *SIMULATORS):
+        versions[name] = metadata.version(name) if util.find_spec(name) else None
+    return {
+        "device": device.device_kind,
+        "backend": device.platform,
+        "cpu_count": os.cpu_count(),
+        "usable_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.platform(),
+        "versions": versions,
+    }
+
+
+def run_bench(seconds: float = 3.0, quiet: bool = False, workload: Workload | None = None) -> dict[str, Any]:
+    """Measure every stage for about `seconds`, after compiling. Progress goes to standard error unless `quiet`."""
+    say = (lambda text: None) if quiet else (lambda text: print(f"bench: {text}", file=sys.stderr, flush=True))
+    workload = workload or full_workload()
+    data = synthetic_data(workload.num_rows)
+    trainers = []
+    for num in workload.num_seeds:
+        say(f"compiling an epoch for {num} seed{'s' if num > 1 else ''}")
+        trainers.append(Seeds(workload, data, num))
+    matrices = {size: matrix_job(size, min(seconds / 10, 0.3)) for size in workload.matrix_sizes}
+    jobs = {f"update {trainer.num}": trainer.update for trainer in trainers}
+    jobs |= {"rollout": trainers[0].refresh} | {f"matrix {size}": run for size, (run, _) in matrices.items()}
+    say(f"updates, rollouts and matrix products in turns, {seconds * len(jobs):.0f} s")
+    medians = interleave(jobs, seconds)
+    rates = {size: flops / medians[f"matrix {size}"] for size, (_, flops) in matrices.items()}
+    flops = update_flops(workload.config, data)
+    say("fitting the dynamics")
+    batches = fit_rate(workload, data, seconds)
+    say("playing episodes in the simulator")
+    transitions = workload.config.rollout_starts * workload.config.rollout_length
+    return machine() | {
+        "updates": [
+            update_figures(trainer, workload.updates / medians[f"update {trainer.num}"], flops, max(rates.values()))
+            for trainer in trainers
+        ],
+        "update_gflop": flops / 1e9,
+        "matrix_gflops": {str(size): rate / 1e9 for size, rate in rates.items()},
+        "rollout_transitions_per_second": transitions / medians["rollout"],
+        "dynamics_batches_per_second": batches,
+        "evaluation_steps_per_second": evaluation_rate(workload.eval_episodes),
+        "compile_seconds": trainers[0].compile_seconds,
+        "peak_memory": peak_memory(),
+        "batch_size": workload.config.batch_size,
+        "hidden": list(workload.config.hidden),
+        "seconds_per_measurement": seconds,
+    }
+
+
+def update_figures(trainer: Seeds, per_second: float, flops: float, matrix_rate: float) -> dict[str, Any]:
+    """Speed of the updates of seeds trained together, and what they occupy."""
+    rate = flops * trainer.num * per_second
+    return {
+        "num_seeds": trainer.num,
+        "per_second": per_second,
+        "gflops": rate / 1e9,
+        "share_of_matrix_rate": rate / matrix_rate,
+        "memory_bytes": trainer.memory_bytes(),
+    }
+
+
+def format_bench(figures: Mapping[str, Any]) -> str:
+    """The figures of `run_bench` as a table."""
+    widths = " x ".join(map(str, figures["hidden"]))
+    lines = [
+        f"{figures['device']} ({figures['backend']}), {figures['usable_cpus']} CPUs, "
+        f"jax {figures['versions']['jax']}, damorl {figures['versions']['damorl']}",
+        "",
+        f"DAMO updates, batch {figures['batch_size']}, networks {widths}, {figures['update_gflop']:.2f} GFLOP each:",
+    ]
+    for row in figures["updates"]:
+        label = f"{row['num_seeds']} seed{'s' if row['num_seeds'] > 1 else ''} together"
+        lines.append(
+            f"  {label:<24}{row['per_second']:>12,.1f} per second and seed, {row['gflops']:,.0f} GFLOP/s "
+            f"= {100 * row['share_of_matrix_rate']:.0f} % of the matrix rate"
+        )
+    lines += [f"  {f'matrix product {n}':<24}{rate:>12,.1f} GFLOP/s" for n, rate in figures["matrix_gflops"].items()]
+    evaluation, peak = figures["evaluation_steps_per_second"], figures["peak_memory"]
+    lines += [
+        "",
+        f"{'model rollouts':<26}{figures['rollout_transitions_per_second']:>12,.0f} transitions per second",
+        f"{'dynamics fit':<26}{figures['dynamics_batches_per_second']:>12,.1f} batches per second",
+        f"{'evaluation':<26}{'no simulator' if evaluation is None else f'{evaluation:>12,.0f} steps per second'}",
+        f"{'compiling an epoch':<26}{figures['compile_seconds']:>12,.1f} s",
+    ]
+    names = {"host_bytes": "peak memory", "device_bytes": "peak device memory"}
+    lines += [f"{names[key]:<26}{value / 2**30:>12,.2f} GiB" for key, value in peak.items() if value is not None]
+    return "\n".join(lines)
