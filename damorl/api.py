@@ -15,7 +15,7 @@ from damorl.experiment.result import Result, load_layers, summarise
 from damorl.experiment.train import EVAL_SEED
 from damorl.experiment.train import train as run_training
 from damorl.record import store
-from damorl.world.datasets import Dataset, load_dataset
+from damorl.world.datasets import Dataset, cache_dir, load_dataset
 
 
 def train(
@@ -43,10 +43,23 @@ def train(
     return run(config, Path(out), resume=resume, quiet=quiet, dataset=None if isinstance(dataset, str) else dataset)
 
 
+def keep_compiled_programs() -> None:
+    """Let JAX keep compiled programs in damorl's cache directory, unless the user has set a place for them.
+
+    Compiling takes longer than a short run; the second run of a kind then starts at once.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
 def run(
     config: RunConfig, out: Path, resume: bool = False, quiet: bool = False, dataset: Dataset | None = None
 ) -> Result:
     """Run a resolved config below `out`, or continue it. A finished run is not run again: its result is returned."""
+    keep_compiled_programs()
     dataset = dataset or load_dataset(config.dataset, config.task, config.loop.dataset_steps)
     run_dir = store.create_run_dir(out, config.name(), resume)
     if (run_dir / store.RESULT).exists():

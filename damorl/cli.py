@@ -231,9 +231,22 @@ def data_info(argv: list[str]) -> int:
     if args.json:
         print(json.dumps(store_plain(card), indent=2))
         return 0
-    for key, value in card.items():
-        print(f"{key:<28} {value}")
+    for line in card_lines(card):
+        print(line)
     return 0
+
+
+def card_lines(card: dict[str, Any]) -> list[str]:
+    """One line per fact; distributions as `mean +- std (min to max)`; long metadata left to --json."""
+    lines = []
+    for key, value in card.items():
+        if isinstance(value, dict) and {"mean", "std", "min", "max"} <= value.keys():
+            value = f"{value['mean']:.2f} +- {value['std']:.2f} ({value['min']:.2f} to {value['max']:.2f})"
+        elif isinstance(value, dict):
+            lines += [f"{key + '/' + name:<24} {item}" for name, item in value.items() if len(str(item)) <= 80]
+            continue
+        lines.append(f"{key:<24} {value}")
+    return lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,6 +293,8 @@ class BehaviourArgs:
     """Task: hopper, halfcheetah, walker2d or inverted_double_pendulum."""
     steps: int = 600_000
     """Environment steps."""
+    snapshot_interval: int = 10_000
+    """Steps between two snapshots; a multiple of 50."""
     seed: int = 0
     """Seed."""
     out: Path | None = None
@@ -296,7 +311,9 @@ def data_train_behaviour(argv: list[str]) -> int:
 
     task = find_task(args.env)
     out = args.out or Path("behaviours") / f"{task.name}-{args.seed}"
-    training.train_behaviour(task, args.seed, sac.SACConfig(total_steps=args.steps), out)
+    training.train_behaviour(
+        task, args.seed, sac.SACConfig(total_steps=args.steps, snapshot_interval=args.snapshot_interval), out
+    )
     if args.export is not None:
         policies.export(out, task, args.export)
     print(out)

@@ -13,6 +13,7 @@ falling pays as soon as the refined reward is negative.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -26,12 +27,13 @@ from damorl.core.divergence import DIVERGENCES, DivergenceName
 from damorl.core.optim import Learner, apply_gradients, init_learner, minimise, polyak, project_out, scale_gradient
 from damorl.core.scaler import Standardiser
 from damorl.errors import UserError
-from damorl.parts import classifier, dynamics
-from damorl.parts.actor import init_actor, policy, temperature_loss
+from damorl.parts import classifier, dynamics, sac
+from damorl.parts.actor import clone_actor, init_actor, policy, temperature_loss
 from damorl.parts.critic import init_critic, q_min, q_values
 from damorl.parts.rollout import rollout
 from damorl.types import Array, Key, Metrics, Params, Transition
 
+WARMUP_BLOCK = 1000  # updates between two blocks of rollouts while the critic settles
 LIVE_SHARE = 0.05  # of the live critic in the mixed target (AlgaeDICE, arXiv 1912.02074)
 
 
@@ -83,6 +85,14 @@ class Config:
     """Paper Table 4, per task."""
     actor_lr_decay: int | None = None
     """Updates over which the actor's rate follows a cosine to zero. None: constant."""
+    cloning_updates: int | None = None
+    """Behaviour-cloning updates that the actor starts with (as RAMBO's does). None: it starts at random, as printed."""
+    critic_warmup: int | None = None
+    """Updates of everything but the actor before the first that counts, so that an ignorant critic does not undo the
+    cloning. A multiple of 1000."""
+    actor_averaging: float = 1.0
+    """Polyak rate of the actor that is evaluated and saved: 1 is the actor itself (as in the paper); small rates
+    average over the last 1 / rate updates, which calms the maximin's swings. Rollouts always use the actor itself."""
     critic_lr: float = 3e-4
     """Paper Table 3."""
     classifier_lr: float = 3e-4
@@ -111,12 +121,25 @@ class Config:
                 f"rollout_starts must be a multiple of dynamics.num_elites, found {self.rollout_starts} "
                 f"and {self.dynamics.num_elites}"
             )
+        weights = (self.divergence_weight, self.actor_divergence_weight)
+        if self.behaviour_alignment and any(weight is not None and weight <= 0.0 for weight in weights):
+            raise UserError(
+                "divergence_weight and actor_divergence_weight must be above 0 (residuals are divided by them): found "
+                f"{weights[0]} and {weights[1]}; to drop a term, set data_alignment or behaviour_alignment to false"
+            )
+        if self.classifier_regulariser == "label_smoothing" and not 0.0 <= self.classifier_strength < 0.5:
+            raise UserError(
+                "with classifier_regulariser 'label_smoothing', classifier_strength is the share taken off each label "
+                f"and must lie in [0, 0.5), found {self.classifier_strength}"
+            )
 
 
 class State(NamedTuple):
     """Everything that changes, and the fitted model."""
 
     actor: Learner
+    average_actor: Params
+    """What is evaluated: see `Config.actor_averaging`."""
     critic: Learner
     target_critic: Params
     temperature: Learner
@@ -155,11 +178,13 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
     model_key, actor_key, critic_key, classifier_key = jax.random.split(key, 4)
     obs_dim, action_dim = problem.spec
     tx = make_optimisers(config)
+    actor = init_actor(actor_key, obs_dim, action_dim, config.hidden)
     critic = init_critic(critic_key, obs_dim, action_dim, config.hidden)
     net = classifier.init_classifier(classifier_key, obs_dim, action_dim, config.classifier_hidden)
     capacity = config.rollout_starts * config.rollout_length * config.rollout_retain
     return State(
-        actor=init_learner(init_actor(actor_key, obs_dim, action_dim, config.hidden), tx.actor),
+        actor=init_learner(actor, tx.actor),
+        average_actor=jax.tree.map(jnp.copy, actor),
         critic=init_learner(critic, tx.critic),
         target_critic=jax.tree.map(jnp.copy, critic),
         temperature=init_learner(jnp.log(jnp.float32(config.initial_temperature)), tx.temperature),
@@ -174,12 +199,44 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
 def prepare(
     key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
 ) -> State:
-    """Fit the dynamics model (Algorithm 1, line 1)."""
+    """Fit the dynamics model (Algorithm 1, line 1) and, if configured, start from a cloned actor."""
+    model_key, cloning_key, warmup_key = jax.random.split(key, 3)
 
     def on_epoch(done: int, figures: dict[str, float]) -> None:
         on_progress("dynamics", done, config.dynamics.max_batches, figures)
 
-    return state._replace(model=dynamics.fit(key, config.dynamics, data.rows, on_epoch)[0])
+    state = state._replace(model=dynamics.fit(model_key, config.dynamics, data.rows, on_epoch)[0])
+    if config.cloning_updates is not None:
+        actor = clone_actor(state.actor.params, data.rows, cloning_key, config.cloning_updates)
+        state = state._replace(
+            actor=init_learner(actor, make_optimisers(config).actor), average_actor=jax.tree.map(jnp.copy, actor)
+        )
+    return warm_up(config, problem, state, data, warmup_key, on_progress)
+
+
+def warm_up(
+    config: Config, problem: Problem, state: State, data: OfflineData, key: Key, on_progress: OnProgress
+) -> State:
+    """Blocks of rollouts and updates in which actor and temperature stand still."""
+    frozen = dataclasses.replace(config, actor_lr=0.0, actor_lr_decay=None, temperature_lr=0.0)
+
+    @jax.jit
+    def block(state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+        refresh_key, update_key = jax.random.split(key)
+        state, _ = refresh(frozen, problem, state, data, refresh_key)
+        step = lambda s, k: update(frozen, s, data, k)
+        return jax.lax.scan(step, state, jax.random.split(update_key, WARMUP_BLOCK))
+
+    own_optimisers = state.actor.opt_state, state.temperature.opt_state
+    total = config.critic_warmup or 0
+    for done in range(0, total, WARMUP_BLOCK):
+        state, metrics = block(state, data, jax.random.fold_in(key, done))
+        figures = {name: float(jnp.mean(metrics[name])) for name in ("critic/q_mean", "critic/residual")}
+        on_progress("critic", min(done + WARMUP_BLOCK, total), total, figures)
+    actor, temperature = own_optimisers
+    return state._replace(
+        actor=state.actor._replace(opt_state=actor), temperature=state.temperature._replace(opt_state=temperature)
+    )
 
 
 def refresh(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
@@ -203,10 +260,9 @@ def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[S
     """One gradient step of classifier, critic, actor, temperature and target (Algorithm 1, lines 6-9)."""
     real_key, synthetic_key, initial_key, classifier_key, policy_key = jax.random.split(key, 5)
     tx = make_optimisers(config)
-    real = ring.sample_rows(data.rows, real_key, config.batch_size // 2)
-    num_real = int(config.batch_size * config.real_ratio)
-    num_synthetic = max(config.batch_size - num_real, config.batch_size // 2)
-    synthetic = ring.sample(state.buffer, synthetic_key, num_synthetic)
+    half, num_real = config.batch_size // 2, int(config.batch_size * config.real_ratio)
+    real = ring.sample_rows(data.rows, real_key, max(num_real, half))
+    synthetic = ring.sample(state.buffer, synthetic_key, max(config.batch_size - num_real, half))
     metrics: Metrics = {}
 
     if config.data_alignment:
@@ -230,6 +286,7 @@ def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[S
     state = state._replace(
         critic=critic,
         actor=actor,
+        average_actor=polyak(state.average_actor, actor.params, config.actor_averaging),
         temperature=temperature,
         target_critic=polyak(state.target_critic, critic.params, config.tau),
     )
@@ -240,9 +297,11 @@ def update_classifier(
     config: Config, state: State, real: Transition, synthetic: Transition, key: Key, tx: Optimisers
 ) -> tuple[State, Metrics]:
     """One step on half real, half synthetic rows (paper d = 0.5)."""
-    half = real.reward.shape[0]
-    x_real = state.classifier_inputs.apply(classifier.features(real))
-    x_synthetic = state.classifier_inputs.apply(classifier.features(jax.tree.map(lambda leaf: leaf[:half], synthetic)))
+    half = config.batch_size // 2
+    x_real, x_synthetic = (
+        state.classifier_inputs.apply(classifier.features(jax.tree.map(lambda leaf: leaf[:half], rows)))
+        for rows in (real, synthetic)
+    )
     learner, metrics = minimise(
         lambda p: classifier.classifier_loss(
             p, x_real, x_synthetic, key, config.classifier_regulariser, config.classifier_strength
@@ -340,7 +399,7 @@ def maximin_gradients(
         backward = orthogonal_backward(config, state, batch, absorbing, next_action, -temperature * log_prob)
         critic_grads = jax.tree.map(jnp.add, critic_grads, backward)
     if not consistent:
-        actor_grads, log_prob, sac_metrics = sac_actor_gradients(state, batch, key)
+        actor_grads, log_prob, sac_metrics = sac_actor_gradients(state, batch, jax.random.fold_in(key, 1))
         metrics |= sac_metrics
     return Gradients(critic_grads, actor_grads, log_prob, metrics)
 
@@ -387,36 +446,23 @@ def orthogonal_backward(
 def penalised_sac_gradients(
     config: Config, state: State, batch: Transition, initial_obs: Array, absorbing: Array, key: Key
 ) -> Gradients:
-    """ "w/o ir": no behaviour alignment, that is soft actor-critic on the refined reward."""
-    del initial_obs
+    """ "w/o ir": no behaviour alignment, that is soft actor-critic on the refined reward; `initial_obs` is not used."""
     critic_key, actor_key = jax.random.split(key)
-    next_action, next_log_prob = policy(state.actor.params, batch.next_obs).sample(critic_key)
-    next_value = q_min(state.target_critic, batch.next_obs, next_action)
-    next_value = next_value - jnp.exp(state.temperature.params) * next_log_prob
+    temperature = jnp.exp(state.temperature.params)
+    next_value = sac.soft_next_value(state.actor.params, state.target_critic, temperature, batch.next_obs, critic_key)
     target = bellman_target(config, batch, next_value, absorbing)
-
-    def critic_loss(critic: Params) -> tuple[Array, Metrics]:
-        q = q_values(critic, batch.obs, batch.action)
-        loss = jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=1))
-        residual = jnp.mean(jnp.abs(target[None] - q))
-        return loss, {"critic/loss": loss, "critic/q_mean": jnp.mean(q), "critic/residual": residual}
-
-    critic_grads, metrics = jax.grad(critic_loss, has_aux=True)(state.critic.params)
+    critic_grads, metrics = jax.grad(sac.td_loss, has_aux=True)(state.critic.params, batch, target)
     actor_grads, log_prob, actor_metrics = sac_actor_gradients(state, batch, actor_key)
     return Gradients(critic_grads, actor_grads, log_prob, metrics | actor_metrics)
 
 
 def sac_actor_gradients(state: State, batch: Transition, key: Key) -> tuple[Params, Array, Metrics]:
-    """Gradient of `E[temperature * log pi(a|s) - min Q(s, a)]` (SAC Eq. 7), log pi `[B]`, metrics."""
-
-    def loss_fn(actor: Params) -> tuple[Array, tuple[Array, Metrics]]:
-        action, log_prob = policy(actor, batch.obs).sample(key)
-        value = q_min(state.critic.params, batch.obs, action)
-        loss = jnp.mean(jnp.exp(state.temperature.params) * log_prob - value)
-        return loss, (log_prob, {"actor/loss": loss})
-
-    grads, (log_prob, metrics) = jax.grad(loss_fn, has_aux=True)(state.actor.params)
+    """Gradient of SAC's actor loss on this critic, log pi `[B]`, metrics."""
+    temperature = jnp.exp(state.temperature.params)
+    grads, (log_prob, metrics) = jax.grad(sac.actor_loss, has_aux=True)(
+        state.actor.params, state.critic.params, temperature, batch.obs, key
+    )
     return grads, log_prob, metrics
 
 
-ALGORITHM = Algorithm("damo", Config, init, prepare, refresh, update, lambda state: state.actor.params)
+ALGORITHM = Algorithm("damo", Config, init, prepare, refresh, update, lambda state: state.average_actor)

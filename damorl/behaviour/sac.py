@@ -21,9 +21,10 @@ import optax
 from damorl.behaviour.host_policy import NumpyPolicy, act, episode_return
 from damorl.core import buffer as ring
 from damorl.core.optim import Learner, init_learner, minimise, polyak
-from damorl.parts.actor import init_actor, policy, temperature_loss
-from damorl.parts.critic import init_critic, q_min, q_values
-from damorl.types import Array, Key, Metrics, Params, Spec, Transition
+from damorl.parts.actor import init_actor, temperature_loss
+from damorl.parts.critic import init_critic
+from damorl.parts.sac import actor_loss, soft_next_value, td_loss
+from damorl.types import Key, Metrics, Params, Spec, Transition
 
 
 @dataclass(frozen=True)
@@ -71,40 +72,20 @@ def init_state(key: Key, config: SACConfig, spec: Spec) -> SACState:
     )
 
 
-def critic_loss(params: Params, state: SACState, batch: Transition, key: Key, gamma: float) -> tuple[Array, Metrics]:
-    """Squared soft Bellman error of each critic (SAC Eq. 5)."""
-    next_action, log_prob = policy(state.actor.params, batch.next_obs).sample(key)
-    next_value = q_min(state.target_critic, batch.next_obs, next_action)
-    next_value = next_value - jnp.exp(state.temperature.params) * log_prob
-    target = jax.lax.stop_gradient(batch.reward + gamma * (1.0 - batch.terminal) * next_value)
-    q = q_values(params, batch.obs, batch.action)
-    return jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=1)), {"critic/q_mean": jnp.mean(q)}
-
-
-def actor_loss(params: Params, state: SACState, batch: Transition, key: Key) -> tuple[Array, Metrics]:
-    """`E[temperature * log pi(a|s) - min Q(s, a)]` (SAC Eq. 7)."""
-    action, log_prob = policy(params, batch.obs).sample(key)
-    loss = jnp.mean(jnp.exp(state.temperature.params) * log_prob - q_min(state.critic.params, batch.obs, action))
-    return loss, {"log_prob": jnp.mean(log_prob)}
-
-
 def update(config: SACConfig, state: SACState, key: Key, target_entropy: float) -> tuple[SACState, Metrics]:
     """One gradient step of critic, actor, temperature and target."""
     batch_key, critic_key, actor_key = jax.random.split(key, 3)
     batch = ring.sample(state.buffer, batch_key, config.batch_size)
-    tx = optax.adam(config.learning_rate)
-    critic, critic_metrics = minimise(
-        lambda p: critic_loss(p, state, batch, critic_key, config.gamma), state.critic, tx
+    tx, temperature = optax.adam(config.learning_rate), jnp.exp(state.temperature.params)
+    next_value = soft_next_value(state.actor.params, state.target_critic, temperature, batch.next_obs, critic_key)
+    target = batch.reward + config.gamma * (1.0 - batch.terminal) * next_value
+    critic, critic_metrics = minimise(lambda p: td_loss(p, batch, target), state.critic, tx)
+    actor, (log_prob, _) = minimise(
+        lambda p: actor_loss(p, critic.params, temperature, batch.obs, actor_key), state.actor, tx
     )
-    state = state._replace(critic=critic)
-    actor, actor_metrics = minimise(lambda p: actor_loss(p, state, batch, actor_key), state.actor, tx)
-    temperature, metrics = minimise(
-        lambda p: temperature_loss(p, actor_metrics["log_prob"][None], target_entropy), state.temperature, tx
-    )
-    state = state._replace(
-        actor=actor, temperature=temperature, target_critic=polyak(state.target_critic, critic.params, config.tau)
-    )
-    return state, critic_metrics | metrics
+    learner, metrics = minimise(lambda p: temperature_loss(p, log_prob, target_entropy), state.temperature, tx)
+    target_critic = polyak(state.target_critic, critic.params, config.tau)
+    return SACState(actor, critic, target_critic, learner, state.buffer), critic_metrics | metrics
 
 
 @partial(jax.jit, static_argnames=("config", "target_entropy", "num_updates"), donate_argnames="state")

@@ -2,7 +2,8 @@
 
 `D_f(p || q) = E_q[f(p / q)]`, and DAMO needs `f*(y) = sup_x (x y - f(x))` (paper Eq. 2). Two facts are stored with each
 and tested: whether f, made tangent to KL's generator at 1, lies above it everywhere (then Thm 5.3's bound holds), and
-whether f* is least at zero and only there, which a critic with a frozen target needs (otherwise every update pushes Q up).
+whether f* is least at zero and only there, which a critic with a frozen target needs (otherwise every update pushes
+Q up).
 """
 
 from __future__ import annotations

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from damorl.types import Array, Metrics, Params
+from damorl.types import Array, Params
+
+Aux = TypeVar("Aux")
 
 
 class Learner(NamedTuple):
@@ -31,13 +33,13 @@ def apply_gradients(learner: Learner, grads: Params, optimiser: optax.GradientTr
 
 
 def minimise(
-    loss_fn: Callable[[Params], tuple[Array, Metrics]],
+    loss_fn: Callable[[Params], tuple[Array, Aux]],
     learner: Learner,
     optimiser: optax.GradientTransformation,
-) -> tuple[Learner, Metrics]:
-    """One gradient step on `loss_fn(params) -> (loss, metrics)`."""
-    grads, metrics = jax.grad(loss_fn, has_aux=True)(learner.params)
-    return apply_gradients(learner, grads, optimiser), metrics
+) -> tuple[Learner, Aux]:
+    """One gradient step on `loss_fn(params) -> (loss, anything, usually metrics)`."""
+    grads, aux = jax.grad(loss_fn, has_aux=True)(learner.params)
+    return apply_gradients(learner, grads, optimiser), aux
 
 
 def polyak(target: Params, online: Params, rate: float) -> Params:

@@ -1,14 +1,12 @@
 """How fast this machine trains: every stage of DAMO at full size, and the matrix rate that bounds it.
 
-The data is synthetic and of Hopper's shape, so no simulator or dataset is needed, and of the packages only jax, optax
-and numpy. Whatever is compared with something else is measured in turns with it (`interleave`): a machine that is busy
-or changes its clock slows both.
+The data is synthetic and of Hopper's shape: jax, optax and numpy suffice. What is compared is measured in turns
+(`interleave`), for a machine that is busy or changes its clock slows both.
 """
 
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import sys
 import time
@@ -16,7 +14,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib import import_module, metadata, util
+from importlib import import_module, util
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -26,8 +25,10 @@ import numpy as np
 from damorl._version import __version__
 from damorl.algos import damo
 from damorl.algos.base import OfflineData, Problem
+from damorl.core.scaler import fit_standardiser
 from damorl.parts import dynamics
-from damorl.types import Spec, Transition
+from damorl.record import store
+from damorl.types import Key, Spec, Transition
 from damorl.world.tasks import hopper_ended
 
 OBS_DIM, ACTION_DIM = 11, 3  # Hopper's
@@ -59,53 +60,41 @@ def full_workload() -> Workload:
     return Workload() if jax.default_backend() == "cpu" else Workload(updates=500, fit_batches=500)
 
 
-class Enough(Exception):
-    """Ends a dynamics fit once it was timed for long enough."""
-
-
 class Seeds:
     """`num` seeds trained together, with the two compiled halves of an epoch, shaped as in `train.make_epoch`."""
 
-    def __init__(self, workload: Workload, data: OfflineData, num: int) -> None:
+    def __init__(self, workload: Workload, data: OfflineData, start: damo.State, num: int) -> None:
+        """All seeds begin in the state `start`; their keys differ."""
         config, self.num, self.data = workload.config, num, data
         self.keys, self.calls = jax.random.split(jax.random.key(num), num), 0
-        self.state = jax.jit(jax.vmap(lambda key: damo.init(key, config, PROBLEM, data)))(self.keys)
+        self.state = jax.tree.map(lambda leaf: jnp.stack([leaf] * num), start)
 
-        def updates(state: damo.State, data: OfflineData, key: jax.Array) -> Any:
-            return jax.lax.scan(
-                lambda s, k: damo.update(config, s, data, k), state, jax.random.split(key, workload.updates)
-            )
+        def updates(state: damo.State, data: OfflineData, key: Key) -> Any:
+            keys = jax.random.split(key, workload.updates)
+            return jax.lax.scan(lambda s, k: damo.update(config, s, data, k), state, keys)
 
         began = time.perf_counter()
-        self.refresh_program = self.compile(partial(damo.refresh, config, PROBLEM))
-        self.update_program = self.compile(updates)
+        self.refresh = self.compile(partial(damo.refresh, config, PROBLEM))
+        self.updates = self.compile(updates)
         self.compile_seconds = time.perf_counter() - began
-        self.refresh()  # updates sample from the model buffer
-        self.update()
+        self.run(self.refresh)  # updates sample from the model buffer
+        self.run(self.updates)
 
     def compile(self, one_seed: Callable[..., Any]) -> Any:
         """Compile for all seeds: they share the data and give up the old state."""
         program = jax.jit(jax.vmap(one_seed, in_axes=(0, None, 0)), donate_argnums=0)
         return program.lower(self.state, self.data, self.keys).compile()
 
-    def advance(self, program: Any) -> None:
-        """One call with fresh keys, waited for."""
+    def run(self, program: Any) -> None:
+        """One call of `refresh` or `updates` with fresh keys, waited for."""
         keys = jax.vmap(partial(jax.random.fold_in, data=self.calls))(self.keys)
         self.state, metrics = program(self.state, self.data, keys)
         self.calls += 1
         jax.block_until_ready((self.state, metrics))
 
-    def refresh(self) -> None:
-        """One block of model rollouts."""
-        self.advance(self.refresh_program)
-
-    def update(self) -> None:
-        """One call of `workload.updates` updates."""
-        self.advance(self.update_program)
-
     def memory_bytes(self) -> int | None:
         """What state and scratch space of an epoch occupy on the device, or None where XLA does not tell."""
-        analyses = [program.memory_analysis() for program in (self.refresh_program, self.update_program)]
+        analyses = [program.memory_analysis() for program in (self.refresh, self.updates)]
         if None in analyses:
             return None
         return sum(leaf.nbytes for leaf in jax.tree.leaves(self.state)) + max(a.temp_size_in_bytes for a in analyses)
@@ -125,43 +114,43 @@ def synthetic_data(num_rows: int, seed: int = 0) -> OfflineData:
     return OfflineData(rows, rows.obs[:100])
 
 
+def fresh_state(config: damo.Config, data: OfflineData) -> damo.State:
+    """One seed's state. Its model is not fitted, but has the data's units, so that rollouts live as in training."""
+    state = jax.jit(lambda key: damo.init(key, config, PROBLEM, data))(jax.random.key(0))
+    inputs, targets = (fit_standardiser(array) for array in dynamics.model_arrays(data.rows))
+    return state._replace(model=state.model._replace(inputs=inputs, targets=targets))
+
+
 def update_flops(config: damo.Config, data: OfflineData) -> float:
     """Floating-point operations of one update of one seed: XLA's count, or 6 per weight and row where it has none."""
-    state = jax.eval_shape(lambda: damo.init(jax.random.key(0), config, PROBLEM, data))
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    analysis = jax.jit(partial(damo.update, config)).lower(state, data, key).cost_analysis()
+    state = jax.eval_shape(partial(fresh_state, config, data))
+    analysis = jax.jit(partial(damo.update, config)).lower(state, data, jax.random.key(0)).cost_analysis()
     counted = float((analysis or {}).get("flops", 0.0))
     return counted if counted > 0.0 else analytic_flops(config)
 
 
 def analytic_flops(config: damo.Config) -> float:
-    """Matrix products of one update: 2 per weight and row forward, 2 for each of the two gradients.
+    """Matrix products of one update: 2 per weight and row forward, and 2 for each of the two gradients.
 
-    Classifier: a step on B rows and a forward pass on B. Actor: B + B0 rows. Twin critics: B + B0 rows, and the
-    target on B rows without gradients of its weights. First layers count like the others.
+    Classifier: a step and a forward pass. Twin critics: a step, and the target without gradients of its weights.
     """
+    weights = lambda *sizes: sum(a * b for a, b in pairwise(sizes))
     rows, initial = config.batch_size, config.initial_batch_size
-    classifier = weights((2 * OBS_DIM + ACTION_DIM, *config.classifier_hidden, 1)) * 8 * rows
-    actor = weights((OBS_DIM, *config.hidden, 2 * ACTION_DIM)) * 6 * (rows + initial)
-    critic = weights((OBS_DIM + ACTION_DIM, *config.hidden, 1)) * 2 * (6 * (rows + initial) + 4 * rows)
+    classifier = weights(2 * OBS_DIM + ACTION_DIM, *config.classifier_hidden, 1) * 8 * rows
+    actor = weights(OBS_DIM, *config.hidden, 2 * ACTION_DIM) * 6 * (rows + initial)
+    critic = weights(OBS_DIM + ACTION_DIM, *config.hidden, 1) * 2 * (6 * (rows + initial) + 4 * rows)
     return float((classifier if config.data_alignment else 0) + actor + critic)
-
-
-def weights(sizes: tuple[int, ...]) -> int:
-    """Entries of the matrices of a network with these widths."""
-    return sum(a * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
 
 
 def matrix_job(size: int, seconds: float) -> tuple[Callable[[], None], float]:
     """A chain of products `[size, size] @ [size, size]` lasting about `seconds`, and its number of operations."""
     matrix = jnp.asarray(np.random.default_rng(0).standard_normal((size, size)) / size**0.5, jnp.float32)
-    program = jax.jit(lambda x, count: jax.lax.fori_loop(0, count, lambda _, y: y @ matrix, x))
-    run = lambda count: jax.block_until_ready(program(matrix, count))
+    chain = jax.jit(lambda x, count: jax.lax.fori_loop(0, count, lambda _, y: y @ matrix, x), static_argnums=1)
+    run = lambda count: jax.block_until_ready(chain(matrix, count))
     run(1)
-    count = 1
-    while (elapsed := clock(lambda: run(count))) < seconds and count < 100_000:
-        count = max(count + 1, min(10 * count, int(count * seconds / elapsed)))
-    return (lambda: run(count)), 2.0 * size**3 * count
+    count = max(1, int(seconds / clock(partial(run, 1))))
+    run(count)
+    return partial(run, count), 2.0 * size**3 * count
 
 
 def clock(job: Callable[[], Any]) -> float:
@@ -172,7 +161,7 @@ def clock(job: Callable[[], Any]) -> float:
 
 
 def interleave(jobs: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """Run the jobs in turns, round after round, for `seconds` each on average; the median seconds of each one's call."""
+    """Run the jobs in turns, round after round, for `seconds` each on average; each one's median seconds per call."""
     times: dict[str, list[float]] = {name: [] for name in jobs}
     end = time.perf_counter() + seconds * len(jobs)
     while time.perf_counter() < end or len(next(iter(times.values()))) < MIN_ROUNDS:
@@ -187,11 +176,11 @@ def fit_rate(workload: Workload, data: OfflineData, seconds: float) -> float:
 
     def on_epoch(done: int, figures: dict[str, float]) -> None:
         ends.append(time.perf_counter())
-        if len(ends) > MIN_ROUNDS and ends[-1] - ends[0] > seconds:  # the first one compiled
-            raise Enough
+        if len(ends) > 2 * MIN_ROUNDS and ends[-1] - ends[0] > seconds:  # the first few may compile
+            raise StopIteration
 
     endless = replace(workload.config.dynamics, max_batches=None, epoch_batches=workload.fit_batches, patience=10**9)
-    with suppress(Enough):
+    with suppress(StopIteration):
         dynamics.fit(jax.random.key(0), endless, data.rows, on_epoch)
     return workload.fit_batches / statistics.median(np.diff(ends).tolist())
 
@@ -206,39 +195,30 @@ def evaluation_rate(episodes: int) -> float | None:
     from damorl.world.tasks import find_task
 
     layers, evaluator = load_policies("hopper").expert, Evaluator(find_task("hopper"))
-    evaluator.run(lambda obs: act(layers, obs, None), episodes, 0)  # opens the simulators
-    began = time.perf_counter()
-    steps = int(evaluator.run(lambda obs: act(layers, obs, None), episodes, 0).lengths.sum())
-    seconds = time.perf_counter() - began
+    play = lambda: evaluator.run(lambda obs: act(layers, obs, None), episodes, 0)
+    steps = int(play().lengths.sum())  # opens the simulators; the next call plays the same episodes
+    seconds = clock(play)
     evaluator.close()
     return steps / seconds
 
 
 def peak_memory() -> dict[str, int | None]:
     """The most this process has held so far, in bytes: in main memory, and on the device where it is another."""
-    stats = jax.devices()[0].memory_stats() or {}
-    host = None
-    if util.find_spec("resource"):
+    host, stats = None, jax.devices()[0].memory_stats() or {}
+    if util.find_spec("resource"):  # not on Windows
         resource: Any = import_module("resource")
-        unit = 1 if sys.platform == "darwin" else 1024
-        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {"host_bytes": host, "device_bytes": stats.get("peak_bytes_in_use")}
 
 
 def machine() -> dict[str, Any]:
     """What the figures belong to."""
     device = jax.devices()[0]
-    versions = {"damorl": __version__, "python": platform.python_version()}
-    for name in ("jax", "jaxlib", "optax", "numpy", *SIMULATORS):
-        versions[name] = metadata.version(name) if util.find_spec(name) else None
-    return {
-        "device": device.device_kind,
-        "backend": device.platform,
-        "cpu_count": os.cpu_count(),
-        "usable_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "system": platform.platform(),
-        "versions": versions,
-    }
+    origin = store.provenance((), "", device.device_kind)
+    kept = ("started", "git", "versions", "python", "platform", "cpu_count", "device_kind")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    figures = {key: origin[key] for key in kept} | {"backend": device.platform, "usable_cpus": usable}
+    return figures | {"versions": origin["versions"] | {"damorl": __version__}}
 
 
 def run_bench(seconds: float = 3.0, quiet: bool = False, workload: Workload | None = None) -> dict[str, Any]:
@@ -246,20 +226,20 @@ def run_bench(seconds: float = 3.0, quiet: bool = False, workload: Workload | No
     say = (lambda text: None) if quiet else (lambda text: print(f"bench: {text}", file=sys.stderr, flush=True))
     workload = workload or full_workload()
     data = synthetic_data(workload.num_rows)
-    trainers = []
+    start, trainers = fresh_state(workload.config, data), []
     for num in workload.num_seeds:
         say(f"compiling an epoch for {num} seed{'s' if num > 1 else ''}")
-        trainers.append(Seeds(workload, data, num))
+        trainers.append(Seeds(workload, data, start, num))
     matrices = {size: matrix_job(size, min(seconds / 10, 0.3)) for size in workload.matrix_sizes}
-    jobs = {f"update {trainer.num}": trainer.update for trainer in trainers}
-    jobs |= {"rollout": trainers[0].refresh} | {f"matrix {size}": run for size, (run, _) in matrices.items()}
+    jobs = {f"update {trainer.num}": partial(trainer.run, trainer.updates) for trainer in trainers}
+    jobs |= {"rollout": partial(trainers[0].run, trainers[0].refresh)}
+    jobs |= {f"matrix {size}": run for size, (run, _) in matrices.items()}
     say(f"updates, rollouts and matrix products in turns, {seconds * len(jobs):.0f} s")
     medians = interleave(jobs, seconds)
     rates = {size: flops / medians[f"matrix {size}"] for size, (_, flops) in matrices.items()}
     flops = update_flops(workload.config, data)
     say("fitting the dynamics")
     batches = fit_rate(workload, data, seconds)
-    say("playing episodes in the simulator")
     transitions = workload.config.rollout_starts * workload.config.rollout_length
     return machine() | {
         "updates": [
@@ -295,8 +275,8 @@ def format_bench(figures: Mapping[str, Any]) -> str:
     """The figures of `run_bench` as a table."""
     widths = " x ".join(map(str, figures["hidden"]))
     lines = [
-        f"{figures['device']} ({figures['backend']}), {figures['usable_cpus']} CPUs, "
-        f"jax {figures['versions']['jax']}, damorl {figures['versions']['damorl']}",
+        f"{figures['device_kind']} ({figures['backend']}), {figures['usable_cpus']} CPUs, "
+        f"jax {figures['versions']['jax']}, damorl {__version__}",
         "",
         f"DAMO updates, batch {figures['batch_size']}, networks {widths}, {figures['update_gflop']:.2f} GFLOP each:",
     ]

@@ -16,14 +16,18 @@ class Progress:
     def __init__(self, config: RunConfig, quiet: bool) -> None:
         self.config, self.quiet = config, quiet
         self.bar: Any = None
-        self.score: str = ""
+        self.stage_name = ""
+        self.score = ""
 
     def stage(self, seed: int) -> OnProgress:
         """A callback for one seed's host-side stage."""
         self.end_stage()
 
         def on_progress(name: str, done: int, total: int | None, figures: dict[str, float]) -> None:
+            if self.bar is not None and self.stage_name != name:
+                self.end_stage()
             if self.bar is None:
+                self.stage_name = name
                 self.bar = tqdm(total=total, desc=f"{name}, seed {seed}", unit="batch", disable=self.quiet)
             self.bar.set_postfix({key.split("/")[-1]: f"{value:.4f}" for key, value in figures.items()}, refresh=False)
             self.bar.update(done - self.bar.n)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from damorl.algos.base import OfflineData, Problem
+from damorl.algos.base import OfflineData, OnProgress, Problem
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig
 from damorl.experiment.progress import Progress
 from damorl.experiment.result import Result, save_policies, summarise
 from damorl.record import checkpoint, store
-from damorl.report.curves import draw_curves
 from damorl.types import Key, Metrics, Transition
 from damorl.world.datasets import Dataset
 from damorl.world.evaluate import Evaluator
 from damorl.world.tasks import normalised_score
 
 EVAL_SEED = 1_000_000  # far from any training seed, the same for every run
+CHECKPOINT_SECONDS = 300.0  # between two checkpoints at most, however slow the machine
 INIT_STREAM, PREPARE_STREAM, FIRST_EPOCH_STREAM = 0, 1, 2  # what a seed's key is folded with
 
 Epoch = Callable[[Any, OfflineData, Key, Any], tuple[Any, Metrics, Metrics]]
@@ -76,13 +77,35 @@ def init_state(config: RunConfig, problem: Problem, data: OfflineData) -> Any:
     return jax.jit(jax.vmap(lambda k: config.algorithm.init(k, config.algo_config, problem, data)))(keys)
 
 
-def prepare_states(config: RunConfig, problem: Problem, data: OfflineData, state: Any, progress: Progress) -> Any:
+def until(deadline: float | None, on_progress: OnProgress) -> OnProgress:
+    """`on_progress`, which also ends the stage at the deadline with a UserError: half a stage is of no use."""
+
+    def checked(stage: str, done: int, total: int | None, figures: dict[str, float]) -> None:
+        on_progress(stage, done, total, figures)
+        if deadline is not None and time.monotonic() >= deadline:
+            raise UserError(
+                f"the {stage} stage was not finished in the given time, after {done} batches, and nothing of it is "
+                "kept: give more time, fewer seeds, or fewer dynamics.max_batches"
+            )
+
+    return checked
+
+
+def prepare_states(
+    config: RunConfig,
+    problem: Problem,
+    data: OfflineData,
+    state: Any,
+    progress: Progress,
+    deadline: float | None = None,
+) -> Any:
     """The host-side stage, one seed after the other, stacked again."""
     prepared = []
     for index, key in enumerate(seed_keys(config.seeds)):
         own = jax.tree.map(lambda leaf, i=index: leaf[i], state)
         key = jax.random.fold_in(key, PREPARE_STREAM)
-        own = config.algorithm.prepare(key, config.algo_config, problem, own, data, progress.stage(config.seeds[index]))
+        on_progress = until(deadline, progress.stage(config.seeds[index]))
+        own = config.algorithm.prepare(key, config.algo_config, problem, own, data, on_progress)
         prepared.append(own)
     progress.end_stage()
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *prepared)
@@ -136,16 +159,21 @@ def evaluate_actors(
 class Recorder:
     """Writes metrics to the run directory: JSON lines first, TensorBoard beside it."""
 
-    def __init__(self, run_dir: Path, seeds: tuple[int, ...], resumed_at: int) -> None:
+    def __init__(self, run_dir: Path, seeds: tuple[int, ...], resumed_at: int, tensorboard: bool = True) -> None:
         self.run_dir, self.seeds = run_dir, seeds
-        self.boards = [store.open_tensorboard(run_dir, seed, resumed_at + 1) for seed in seeds]
+        self.boards = [store.open_tensorboard(run_dir, seed, resumed_at + 1) for seed in seeds if tensorboard]
 
     def write(self, step: int, rows: list[dict[str, float]]) -> None:
         """One row per seed at `step`, which is a number of gradient updates."""
         full = [{"step": step, "seed": seed} | row for seed, row in zip(self.seeds, rows, strict=True)]
         store.append_metrics(self.run_dir, full)
-        for board, row in zip(self.boards, full, strict=True):
+        for board, row in zip(self.boards, full, strict=False):  # without TensorBoard there are none
             board.write(row)
+
+    def close(self) -> None:
+        """Close the event files."""
+        for board in self.boards:
+            board.close()
 
 
 def metric_rows(num_seeds: int, *groups: Metrics) -> list[dict[str, float]]:
@@ -159,7 +187,12 @@ def metric_rows(num_seeds: int, *groups: Metrics) -> list[dict[str, float]]:
 
 
 def start_or_resume(
-    config: RunConfig, problem: Problem, data: OfflineData, run_dir: Path, progress: Progress
+    config: RunConfig,
+    problem: Problem,
+    data: OfflineData,
+    run_dir: Path,
+    progress: Progress,
+    deadline: float | None = None,
 ) -> tuple[Any, int]:
     """The state to continue from and its update count; without a checkpoint, a freshly prepared one at 0."""
     identity = {"config": config.digest()}
@@ -170,7 +203,7 @@ def start_or_resume(
         store.truncate_metrics(run_dir, step)
         return state, step
     store.truncate_metrics(run_dir, -1)
-    state = prepare_states(config, problem, data, init_state(config, problem, data), progress)
+    state = prepare_states(config, problem, data, init_state(config, problem, data), progress, deadline)
     checkpoint.save(run_dir / "checkpoint", state, 0, identity)
     return state, 0
 
@@ -190,41 +223,69 @@ def describe_dataset(dataset: Dataset, gamma: float) -> dict[str, Any]:
     }
 
 
-def train(config: RunConfig, dataset: Dataset, run_dir: Path, quiet: bool = False) -> Result:
+def describe_run(config: RunConfig, dataset: Dataset, run_dir: Path) -> None:
+    """Write config and provenance, unless an earlier call has."""
+    if (run_dir / store.CONFIG).exists():
+        return
+    gamma = getattr(config.algo_config, "gamma", 0.99)
+    device = jax.devices()[0].device_kind
+    store.write_json(run_dir / store.PROVENANCE, store.provenance(sys.argv, dataset.sha256, device))
+    store.write_json(run_dir / store.CONFIG, config.as_dict() | {"data": describe_dataset(dataset, gamma)})
+
+
+def finish(config: RunConfig, run_dir: Path, state: Any, step: int, curves: bool) -> Result:
+    """Policies and picture of where the run stands, and its result if that is the end."""
+    save_policies(run_dir, host_actors(config, state), config.seeds)
+    if curves:
+        from damorl.report.curves import draw_curves
+
+        draw_curves(run_dir)
+    return summarise(run_dir) if step >= config.loop.total_updates else Result(run_dir, {"stopped_at": step})
+
+
+def train(
+    config: RunConfig,
+    dataset: Dataset,
+    run_dir: Path,
+    quiet: bool = False,
+    deadline: float | None = None,
+    without: Collection[str] = (),
+) -> Result:
     """Run `config` on `dataset` in `run_dir` (made by `store.create_run_dir`), or continue what is there.
 
+    The first epoch that ends after `deadline` (of `time.monotonic`) is saved and ends the call: no result.json is
+    written, the result's summary is `{"stopped_at": updates}`, and calling again continues bit for bit. `without`
+    names what the machine lacks the packages for: `simulator`, `tensorboard`, `curves`.
     Raises UserError for a loss that is not finite, a foreign checkpoint, or a disk that cannot be written.
     """
-    problem, data = make_problem(dataset), to_device(dataset)
-    gamma = getattr(config.algo_config, "gamma", 0.99)
-    progress = Progress(config, quiet)
-    if not (run_dir / store.CONFIG).exists():
-        device = jax.devices()[0].device_kind
-        store.write_json(run_dir / store.PROVENANCE, store.provenance(sys.argv, dataset.sha256, device))
-        store.write_json(run_dir / store.CONFIG, config.as_dict() | {"data": describe_dataset(dataset, gamma)})
-    state, step = start_or_resume(config, problem, data, run_dir, progress)
-    recorder = Recorder(run_dir, config.seeds, step)
-    evaluator = None if dataset.task is None else Evaluator(dataset.task, dataset.spec)
+    problem, data, progress = make_problem(dataset), to_device(dataset), Progress(config, quiet)
+    describe_run(config, dataset, run_dir)
+    state, step = start_or_resume(config, problem, data, run_dir, progress, deadline)
+    task = None if "simulator" in without else dataset.task
+    evaluator = None if task is None else Evaluator(task, dataset.spec)
     epoch_fn, keys, loop = make_epoch(config, problem), seed_keys(config.seeds), config.loop
     progress.begin(step)
-    while step < loop.total_updates:
-        began = time.perf_counter()
-        state, refreshed, updates = epoch_fn(state, data, keys, step // loop.refresh_interval)
-        check_finite(updates, config, step, run_dir)
-        step += loop.refresh_interval
-        rate = loop.refresh_interval / (time.perf_counter() - began)
-        rows = metric_rows(len(config.seeds), refreshed, updates)
-        if step % loop.eval_interval == 0 and evaluator is not None:
-            actors = host_actors(config, state)
-            evaluations = evaluate_actors(config, dataset, evaluator, actors)
-            rows = [row | evaluation for row, evaluation in zip(rows, evaluations, strict=True)]
-            save_policies(run_dir, actors, config.seeds)
-        recorder.write(step, [row | {"time/updates_per_second": rate} for row in rows])
-        if step % loop.checkpoint_interval == 0 or step == loop.total_updates:
-            checkpoint.save(run_dir / "checkpoint", state, step, {"config": config.digest()})
-        progress.advance(step, rows)
+    saved, late = time.monotonic(), False
+    with closing(Recorder(run_dir, config.seeds, step, "tensorboard" not in without)) as recorder:
+        while step < loop.total_updates and not late:
+            began = time.perf_counter()
+            state, refreshed, updates = epoch_fn(state, data, keys, step // loop.refresh_interval)
+            check_finite(updates, config, step, run_dir)
+            step += loop.refresh_interval
+            rate = loop.refresh_interval / (time.perf_counter() - began)
+            rows = metric_rows(len(config.seeds), refreshed, updates)
+            if step % loop.eval_interval == 0 and evaluator is not None:
+                actors = host_actors(config, state)
+                evaluations = evaluate_actors(config, dataset, evaluator, actors)
+                rows = [row | evaluation for row, evaluation in zip(rows, evaluations, strict=True)]
+                save_policies(run_dir, actors, config.seeds)
+            recorder.write(step, [row | {"time/updates_per_second": rate} for row in rows])
+            now = time.monotonic()
+            late = deadline is not None and now >= deadline
+            due = late or now - saved >= CHECKPOINT_SECONDS
+            if due or step % loop.checkpoint_interval == 0 or step == loop.total_updates:
+                checkpoint.save(run_dir / "checkpoint", state, step, {"config": config.digest()})
+                saved = time.monotonic()
+            progress.advance(step, rows)
     progress.close()
-    save_policies(run_dir, host_actors(config, state), config.seeds)
-    result = summarise(run_dir)
-    draw_curves(run_dir)
-    return result
+    return finish(config, run_dir, state, step, "curves" not in without)

@@ -66,6 +66,7 @@ class Dynamics(NamedTuple):
     params: DynamicsParams
     inputs: Standardiser
     targets: Standardiser
+    """Its scale is 0 for targets that never change: they are predicted exactly."""
 
 
 class FitState(NamedTuple):
@@ -98,8 +99,8 @@ def init_params(key: Key, config: DynamicsConfig, obs_dim: int, action_dim: int)
 
     return DynamicsParams(
         layers=jax.vmap(init_member)(jax.random.split(key, config.num_members)),
-        log_var_max=jnp.full(obs_dim + 1, LOG_VAR_MAX_INIT),
-        log_var_min=jnp.full(obs_dim + 1, LOG_VAR_MIN_INIT),
+        log_var_max=jnp.full(obs_dim + 1, LOG_VAR_MAX_INIT, jnp.float32),
+        log_var_min=jnp.full(obs_dim + 1, LOG_VAR_MIN_INIT, jnp.float32),
     )
 
 
@@ -118,14 +119,18 @@ def forward(params: DynamicsParams, x: Array) -> tuple[Array, Array]:
     return mean, params.log_var_min + jax.nn.softplus(log_var - params.log_var_min)
 
 
-def nll_loss(params: DynamicsParams, x: Array, y: Array, config: DynamicsConfig) -> tuple[Array, Metrics]:
+def nll_loss(
+    params: DynamicsParams, x: Array, y: Array, varying: Array, config: DynamicsConfig
+) -> tuple[Array, Metrics]:
     """Gaussian negative log-likelihood (without its constants), summed over members, with decay and bound terms.
 
-    `x` is `[member, B, in]`, `y` is `[member, B, obs_dim + 1]`, both standardised.
+    `x` is `[member, B, in]`, `y` is `[member, B, obs_dim + 1]`, both standardised. `varying` `[obs_dim + 1]` is 0 for
+    targets that never change: their precision would grow without bound and drown the others' gradients.
     """
     mean, log_var = forward(params, x)
-    nll = jnp.mean(jnp.square(mean - y) * jnp.exp(-log_var) + log_var, axis=(1, 2))
-    decays = (*HIDDEN_WEIGHT_DECAY[: len(params.layers) - 1], OUTPUT_WEIGHT_DECAY)
+    nll = jnp.square(mean - y) * jnp.exp(-log_var) + log_var
+    nll = jnp.sum(nll * varying, axis=(1, 2)) / (x.shape[1] * jnp.sum(varying))
+    decays = [HIDDEN_WEIGHT_DECAY[min(i, 3)] for i in range(len(params.layers) - 1)] + [OUTPUT_WEIGHT_DECAY]
     decay = sum(0.5 * wd * jnp.sum(jnp.square(layer.kernel)) for wd, layer in zip(decays, params.layers, strict=True))
     bounds = jnp.sum(params.log_var_max) - jnp.sum(params.log_var_min)
     loss = jnp.sum(nll) + config.weight_decay * decay + config.log_var_coef * bounds
@@ -151,20 +156,21 @@ def fit_epoch(
 ) -> tuple[FitState, Metrics]:
     """`num_batches` gradient steps, then one look at the hold-out rows with per-member snapshots.
 
-    `arrays` is (bootstrap `[member, N]`, x, y, x_holdout, y_holdout), standardised.
+    `arrays` is (bootstrap `[member, N]`, x, y, x_holdout, y_holdout, varying), standardised.
     """
-    bootstrap, x, y, x_holdout, y_holdout = arrays
+    bootstrap, x, y, x_holdout, y_holdout, varying = arrays
     optimiser = make_optimiser(config)
     members = jnp.arange(config.num_members)[:, None]
 
     def step(learner: Learner, step_key: Key) -> tuple[Learner, Metrics]:
         draw = jax.random.randint(step_key, (config.num_members, config.batch_size), 0, bootstrap.shape[1])
         rows = bootstrap[members, draw]
-        return minimise(lambda p: nll_loss(p, x[rows], y[rows], config), learner, optimiser)
+        return minimise(lambda p: nll_loss(p, x[rows], y[rows], varying, config), learner, optimiser)
 
     learner, metrics = jax.lax.scan(step, state.learner, jax.random.split(key, num_batches))
     mean, _ = forward(learner.params, jnp.broadcast_to(x_holdout, (config.num_members, *x_holdout.shape)))
-    error = jnp.mean(jnp.square(mean - y_holdout[None]), axis=(1, 2))
+    squared = jnp.mean(jnp.square(mean - y_holdout[None]), axis=1)
+    error = jnp.sum(squared * varying, axis=1) / jnp.sum(varying)
     improved = (state.best_error - error) / state.best_error > 0.01
     keep = lambda new, old: jnp.where(improved.reshape(-1, *[1] * (new.ndim - 1)), new, old)
     state = FitState(
@@ -194,14 +200,15 @@ def fit(
     holdout, train = order[:num_holdout], order[num_holdout:]
     inputs, targets = fit_standardiser(x[train]), fit_standardiser(y[train])
     bootstrap = jax.random.randint(bootstrap_key, (config.num_members, train.size), 0, train.size)
+    varying = (jnp.ptp(y[train], axis=0) > 0.0).astype(jnp.float32)
     x, y = inputs.apply(x), targets.apply(y)
-    arrays = (bootstrap, x[train], y[train], x[holdout], y[holdout])
+    arrays = (bootstrap, x[train], y[train], x[holdout], y[holdout], varying)
 
     params = init_params(init_key, config, data.obs.shape[1], data.action.shape[1])
     state = FitState(
         learner=init_learner(params, make_optimiser(config)),
         best_layers=jax.tree.map(jnp.copy, params.layers),
-        best_error=jnp.full(config.num_members, 1e10),
+        best_error=jnp.full(config.num_members, 1e10, jnp.float32),  # a weak type would compile the epoch again
         stale_epochs=jnp.zeros((), jnp.int32),
     )
     epoch_batches = config.epoch_batches or -(-train.size // config.batch_size)
@@ -216,7 +223,7 @@ def fit(
     elites = jnp.argsort(state.best_error)[: config.num_elites]
     params = state.learner.params._replace(layers=jax.tree.map(lambda leaf: leaf[elites], state.best_layers))
     figures = {"holdout_error": float(jnp.mean(state.best_error[elites])), "batches": float(done)}
-    return Dynamics(params, inputs, targets), figures
+    return Dynamics(params, inputs, targets._replace(scale=targets.scale * varying)), figures
 
 
 def predict(model: Dynamics, obs: Array, action: Array) -> Prediction:

@@ -135,8 +135,8 @@ def write_dataset(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: 
 
     `arrays` holds every key of `COLUMNS` (`[N, dim]` or `[N]`, stored in the types given there) and may hold those of
     `EXTRAS` (`[N, ...]`, stored as they are). `metadata` is stored under `metadata/`, and the hash with it. Folders
-    are made as needed. UserError if the file cannot be written; ValueError if `arrays` is not such a
-    set or has actions beyond [-1, 1].
+    are made as needed. UserError if the file cannot be written; ValueError if `arrays` is not such a set or has actions
+    beyond [-1, 1].
     """
     path = Path(path)
     _require_columns(arrays)

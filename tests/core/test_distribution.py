@@ -19,32 +19,39 @@ def cdf(action: float, mean: float, log_std: float) -> float:
     return 0.5 * (1.0 + math.erf((math.atanh(action) - mean) * math.exp(-log_std) / math.sqrt(2.0)))
 
 
-def one_dimensional(mean: float, log_std: float) -> TanhGaussian:
-    return TanhGaussian(jnp.array([mean]), jnp.array([log_std]))
+@jax.jit
+def log_prob(mean, log_std, pre_tanh):
+    return TanhGaussian(mean, log_std).log_prob_pre_tanh(pre_tanh)
+
+
+@jax.jit
+def log_prob_1d(mean, log_std, pre_tanh):
+    """At each of `pre_tanh` `[N]`, for a single action dimension."""
+    return TanhGaussian(mean[None], log_std[None]).log_prob_pre_tanh(pre_tanh[:, None])
 
 
 @pytest.mark.parametrize(("mean", "log_std"), PARAMETERS)
 def test_density_integrates_to_one(mean, log_std):
     pre_tanh = np.linspace(-14.0, 14.0, 20_001)
     with jax.enable_x64(True):
-        density = np.exp(one_dimensional(mean, log_std).log_prob_pre_tanh(jnp.asarray(pre_tanh)[:, None]))
+        density = np.exp(log_prob_1d(jnp.float64(mean), jnp.float64(log_std), pre_tanh))
     assert np.trapezoid(density, np.tanh(pre_tanh)) == pytest.approx(1.0, abs=1e-4)
 
 
 @pytest.mark.parametrize(("mean", "log_std"), PARAMETERS)
 def test_density_is_the_derivative_of_the_distribution_function(mean, log_std):
-    spread = math.exp(log_std)
-    for pre_tanh in (mean - 2.0 * spread, mean - 0.3 * spread, mean + spread):
-        action, step = math.tanh(pre_tanh), 1e-6 * (1.0 - math.tanh(pre_tanh) ** 2)
+    pre_tanh = mean + math.exp(log_std) * np.array([-2.0, -0.3, 1.0])
+    found = log_prob_1d(jnp.float32(mean), jnp.float32(log_std), pre_tanh.astype(np.float32))
+    for u, value in zip(pre_tanh, found, strict=True):
+        action, step = math.tanh(u), 1e-6 * (1.0 - math.tanh(u) ** 2)
         numeric = (cdf(action + step, mean, log_std) - cdf(action - step, mean, log_std)) / (2.0 * step)
-        log_prob = one_dimensional(mean, log_std).log_prob_pre_tanh(jnp.array([pre_tanh]))
-        assert float(log_prob) == pytest.approx(math.log(numeric), abs=1e-4)
+        assert float(value) == pytest.approx(math.log(numeric), abs=1e-4)
 
 
 def test_dimensions_are_independent_and_batch_axes_kept():
-    means, log_stds, pre_tanh = np.random.default_rng(0).normal(scale=0.5, size=(3, 2, 5, 3))
-    joint = TanhGaussian(means, log_stds).log_prob_pre_tanh(pre_tanh)
-    single = [TanhGaussian(means[..., [d]], log_stds[..., [d]]).log_prob_pre_tanh(pre_tanh[..., [d]]) for d in range(3)]
+    means, log_stds, pre_tanh = np.random.default_rng(0).normal(scale=0.5, size=(3, 2, 5, 3)).astype(np.float32)
+    joint = log_prob(means, log_stds, pre_tanh)
+    single = [log_prob(means[..., [d]], log_stds[..., [d]], pre_tanh[..., [d]]) for d in range(3)]
     assert joint.shape == (2, 5)
     np.testing.assert_allclose(joint, sum(single), rtol=1e-5)
 
@@ -52,19 +59,18 @@ def test_dimensions_are_independent_and_batch_axes_kept():
 def test_samples_follow_the_law_and_come_with_their_own_density():
     mean, log_std, count = 0.4, -0.5, 20_000
     law = TanhGaussian(jnp.full((count, 1), mean), jnp.full((count, 1), log_std))
-    action, log_prob = law.sample(jax.random.key(0))
-    assert action.shape == (count, 1)
-    assert log_prob.shape == (count,)
+    action, density = map(np.asarray, jax.jit(TanhGaussian.sample)(law, jax.random.key(0)))
+    assert (action.shape, density.shape) == ((count, 1), (count,))
     for level in (-0.3, 0.2, 0.5, 0.8):
         share = cdf(level, mean, log_std)
-        assert np.mean(np.asarray(action) <= level) == pytest.approx(share, abs=4.0 * math.sqrt(share / count))
-    again = law.log_prob_pre_tanh(jnp.arctanh(action))
-    inner = np.abs(np.asarray(action)[:, 0]) < 0.99  # arctanh loses digits beyond
-    np.testing.assert_allclose(log_prob[inner], again[inner], atol=1e-3)
+        assert np.mean(action <= level) == pytest.approx(share, abs=4.0 * math.sqrt(share / count))
+    inner = np.abs(action[:, 0]) < 0.99  # the inverse of tanh loses digits beyond
+    again = log_prob_1d(jnp.float32(mean), jnp.float32(log_std), np.arctanh(action[:, 0]))
+    np.testing.assert_allclose(density[inner], np.asarray(again)[inner], atol=1e-3)
 
 
 def test_mode_is_the_median():
-    mode = one_dimensional(0.8, 0.3).mode()
+    mode = TanhGaussian(jnp.array([0.8]), jnp.array([0.3])).mode()
     assert cdf(float(mode[0]), 0.8, 0.3) == pytest.approx(0.5, abs=1e-6)
 
 

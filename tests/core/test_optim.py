@@ -13,7 +13,10 @@ from damorl.core.optim import init_learner, minimise, polyak, project_out, scale
 
 def tree(seed: int):
     rng = np.random.default_rng(seed)
-    return {"a": jnp.asarray(rng.normal(size=(3, 2)), jnp.float32), "b": (jnp.asarray(rng.normal(size=4), jnp.float32),)}
+    return {
+        "a": jnp.asarray(rng.normal(size=(3, 2)), jnp.float32),
+        "b": (jnp.asarray(rng.normal(size=4), jnp.float32),),
+    }
 
 
 def flat(params) -> np.ndarray:

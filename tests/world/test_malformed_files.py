@@ -70,7 +70,9 @@ def row_of(rows: dict[str, list[Any]], i: int) -> Row | None:
         if "timeouts" in rows:
             cut = rows["timeouts"][i]
         else:
-            follows = last or all(abs(a - b) < 1e-3 for a, b in zip(reached, rows["observations"][i + 1], strict=True))
+            follows = last or all(
+                abs(a - b) <= 1e-5 * (1 + abs(b)) for a, b in zip(reached, rows["observations"][i + 1], strict=True)
+            )
             cut = not (follows or terminal)
         return (*start, reached, terminal, cut)
     if last or terminal or rows["timeouts"][i]:

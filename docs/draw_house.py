@@ -1,0 +1,94 @@
+"""Draw the house: every room of the package, its files by size, and the arrows between rooms, read from the imports.
+
+Run `python docs/draw_house.py` from the repository's root; it writes docs/house.png.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.patches import FancyBboxPatch
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "damorl"
+INK, BOX, ARROW = "#1f2a37", "#dfe9f5", "#8aa0b8"
+FLOORS = [  # from the ground up; a room uses only rooms below it
+    ["types", "errors", "files"],
+    ["core", "record"],
+    ["parts", "world", "report"],
+    ["algos", "behaviour"],
+    ["experiment"],
+    ["api", "cli"],
+]
+
+
+def room_of(path: Path) -> str:
+    """The folder or file right under the package."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def arrows() -> Counter[tuple[str, str]]:
+    """How many imports run from room to room."""
+    found: Counter[tuple[str, str]] = Counter()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("damorl."):
+                target = (node.module or "").split(".")[1]
+                if target != room_of(path):
+                    found[room_of(path), target] += 1
+    return found
+
+
+def contents(room: str) -> str:
+    """The room's files with their lines of code."""
+    folder = PACKAGE / room
+    files = sorted(folder.glob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    sizes = [(path.stem, len(path.read_text().splitlines())) for path in files if path.stem != "__init__"]
+    if not folder.is_dir():
+        return f"{sizes[0][1]}"
+    return "\n".join(f"{name} {lines}" for name, lines in sorted(sizes, key=lambda item: -item[1]))
+
+
+def draw(path: Path) -> None:
+    """Floors from the bottom up, arrows downwards."""
+    figure, axes = plt.subplots(figsize=(13, 12))
+    axes.set(xlim=(0, 13), ylim=(-0.2, 14.2))
+    axes.axis("off")
+    heights, bottoms = [0.8, 2.1, 2.1, 2.3, 1.9, 0.8], [0.0]
+    for height in heights[:-1]:
+        bottoms.append(bottoms[-1] + height + 0.75)
+    centres: dict[str, tuple[float, float, float]] = {}
+    for floor, height, bottom in zip(FLOORS, heights, bottoms, strict=True):
+        rooms = [room for room in floor if (PACKAGE / room).exists() or (PACKAGE / f"{room}.py").exists()]
+        width = min(3.6, 12.0 / len(rooms) - 0.4)
+        for index, room in enumerate(rooms):
+            x = 13.0 * (index + 0.5) / len(rooms)
+            centres[room] = (x, bottom, bottom + height)
+            box = FancyBboxPatch((x - width / 2, bottom), width, height, "round,pad=0.02,rounding_size=0.12")
+            box.set(facecolor=BOX, edgecolor=INK, linewidth=1.2, zorder=2)
+            axes.add_patch(box)
+            axes.text(
+                x, bottom + height - 0.12, room, ha="center", va="top", fontsize=14, weight="bold", color=INK, zorder=3
+            )
+            axes.text(x, bottom + height - 0.5, contents(room), ha="center", va="top", fontsize=9, color=INK, zorder=3)
+    for (source, target), count in arrows().items():
+        if source not in centres or target not in centres or target in ("types", "errors"):
+            continue
+        (x0, y0, _), (x1, _, y1) = centres[source], centres[target]
+        style = {"arrowstyle": "-|>", "color": ARROW, "lw": 0.8 + 0.25 * count**0.5, "shrinkA": 0, "shrinkB": 0}
+        style["connectionstyle"] = f"arc3,rad={0.08 if x1 > x0 else -0.08}"
+        axes.annotate("", (x1, y1), (x0, y0), arrowprops=style, zorder=1)
+    axes.set_title("The rooms of damorl: every arrow points down (types and errors serve all)", fontsize=14, color=INK)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    draw(ROOT / "docs" / "house.png")

@@ -1,0 +1,97 @@
+"""A tiny DAMO: eight rows, six initial states, networks of width 8, filled with numbers instead of initialised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from damorl.algos import damo
+from damorl.algos.base import OfflineData, Problem
+from damorl.core.scaler import Standardiser
+from damorl.parts.dynamics import DynamicsConfig
+from damorl.types import Spec, Transition
+
+BATCH, INITIAL, OBS_DIM, ACTION_DIM = 8, 6, 3, 2
+CONFIG = damo.Config(
+    gamma=0.9,  # a large weight on the initial states, so that a wrong one shows
+    batch_size=BATCH,
+    initial_batch_size=INITIAL,
+    hidden=(8,),
+    classifier_hidden=(8,),
+    rollout_starts=10,
+    rollout_length=3,
+    rollout_retain=2,
+    dynamics=DynamicsConfig(num_members=2, num_elites=2, hidden=(8,)),
+)
+
+
+def numbers(seed: int, *shape: int, scale: float = 1.0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(scale=scale, size=shape), jnp.float32)
+
+
+def rows(seed: int, count: int) -> Transition:
+    """Random transitions; every third ends the episode."""
+    return Transition(
+        obs=numbers(seed, count, OBS_DIM),
+        action=jnp.asarray(np.tanh(numbers(seed + 1, count, ACTION_DIM))),
+        reward=numbers(seed + 2, count, scale=3.0),
+        next_obs=numbers(seed + 3, count, OBS_DIM),
+        terminal=jnp.asarray(np.arange(count) % 3 == 1, jnp.float32),
+    )
+
+
+def filled(shapes: Any, seed: int) -> Any:
+    """Parameters of these shapes, all different, of a size that gives outputs of order 1."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(scale=0.5, size=leaf.shape), jnp.float32), shapes)
+
+
+@pytest.fixture(scope="session")
+def config() -> damo.Config:
+    return CONFIG
+
+
+@pytest.fixture(scope="session")
+def data() -> OfflineData:
+    return OfflineData(rows(10, 20), initial_obs=numbers(20, 4, OBS_DIM))
+
+
+@pytest.fixture(scope="session")
+def problem() -> Problem:
+    return Problem(Spec(OBS_DIM, ACTION_DIM), lambda obs, action, next_obs: next_obs[:, 0] > 1.0)
+
+
+@pytest.fixture(scope="session")
+def batch() -> Transition:
+    return rows(30, BATCH)
+
+
+@pytest.fixture(scope="session")
+def initial_obs() -> jax.Array:
+    return numbers(40, INITIAL, OBS_DIM)
+
+
+@pytest.fixture(scope="session")
+def state(data: OfflineData, problem: Problem) -> damo.State:
+    """A state whose target differs from its critic and whose buffer is full of other rows than the data's."""
+    shapes = jax.eval_shape(lambda: damo.init(jax.random.key(0), CONFIG, problem, data))
+    blank: damo.State = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), shapes)
+    learner = lambda part, seed: part._replace(params=filled(part.params, seed))
+    capacity = blank.buffer.capacity
+    return blank._replace(
+        actor=learner(blank.actor, 1),
+        average_actor=filled(blank.average_actor, 2),
+        critic=learner(blank.critic, 3),
+        target_critic=filled(blank.target_critic, 4),
+        temperature=blank.temperature._replace(params=jnp.float32(-1.0)),
+        classifier=learner(blank.classifier, 5),
+        classifier_inputs=Standardiser(
+            *(jnp.asarray(np.full(2 * OBS_DIM + ACTION_DIM, v, np.float32)) for v in (0, 1))
+        ),
+        buffer=blank.buffer._replace(rows=rows(50, capacity), size=jnp.int32(capacity)),
+        terminal_rate=jnp.array([0.1, 0.3], jnp.float32),
+    )
