@@ -3,22 +3,23 @@
     make gpu ARGS='--minutes 20'        or        python3 benchmarks/gpu.py --minutes 20
 
 It measures the machine (`damorl bench`), then trains DAMO with the preset `paper` on as many seeds as the machine
-trains at nearly the price of one, until the time is up. The next call continues where this one stopped. Packages that
-are missing are named, and cost only what needs them: without gymnasium and mujoco nothing is scored, and the policies
-are kept for `damorl eval` elsewhere; without h5py or safetensors there is the bench alone. See benchmarks/README.md.
+trains at nearly the price of one, until the time is up. The next call continues where this one stopped. Missing
+packages are named and cost only what needs them. See benchmarks/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib
 import json
+import os
 import re
+import statistics
 import sys
 import time
 import types
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +35,19 @@ IMPORTED_ONLY = ("gymnasium", "platformdirs")
 
 SLOWDOWN = 1.5
 """Seeds are added until each trains this much slower than it would alone."""
-MAX_SEEDS = 32
-SHARE_OF_MEMORY = 0.6
+MAX_SEEDS, SHARE_OF_MEMORY, HISTORY_POINTS = 32, 0.6, 200
 LARGE = 10 * 2**20
 """Bytes from which a result is not for git."""
-HISTORY_POINTS = 200
 CALMER = {"eval_interval": 100_000}
 """Episodes in the simulator take seconds per seed, in which an accelerator makes thousands of updates."""
-TINY = {"total_updates": 1_000_000, "dynamics.max_batches": 4, "dynamics.epoch_batches": 2}
+TINY = {"total_updates": 1_000_000, "dynamics.max_batches": 4, "dynamics.epoch_batches": 4}
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    results = ROOT / "benchmarks/results/gpu"
     parser.add_argument("--minutes", type=float, default=20.0, help="time for everything (default: %(default)g)")
-    parser.add_argument(
-        "--results", type=Path, default=ROOT / "benchmarks/results/gpu", help="directory to write to and resume from"
-    )
+    parser.add_argument("--results", type=Path, default=results, help="directory to write to and resume from")
     parser.add_argument("--dataset", default="hopper-medium-expert", help="built-in name, or the path of an HDF5 file")
     parser.add_argument("--preset", default="paper", help="paper, quick or smoke (default: %(default)s)")
     parser.add_argument("--seeds", default="auto", help="how many, or auto (default)")
@@ -73,6 +71,14 @@ def lacking(names: Sequence[str]) -> list[str]:
     return missing
 
 
+def stand_in(missing: Sequence[str], results: Path) -> None:
+    """Let the package be imported where it names a missing package without needing it here."""
+    for name in set(IMPORTED_ONLY) & set(missing):
+        sys.modules[name] = types.ModuleType(name)
+    if "platformdirs" in missing:
+        os.environ.setdefault("DAMORL_HOME", str(results.resolve() / "cache"))
+
+
 def say(text: str) -> None:
     print(f"gpu kit: {text}", file=sys.stderr, flush=True)
 
@@ -84,8 +90,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     from damorl.experiment.bench import format_bench, run_bench
     from damorl.record import store
 
-    device = re.sub(r"[^a-z0-9]+", "-", jax.devices()[0].device_kind.lower())
-    path = args.results / f"bench-{device}.json"
+    path = args.results / f"bench-{re.sub('[^a-z0-9]+', '-', jax.devices()[0].device_kind.lower())}.json"
     if path.exists() and store.read_json(path)["versions"]["jax"] == jax.__version__:
         say(f"using the figures in {path}")
         return store.read_json(path)
@@ -124,12 +129,10 @@ def num_seeds(args: argparse.Namespace, figures: dict[str, Any], run_dir: Path) 
 
 def memory() -> int:
     """Bytes that this process may use on the device."""
-    import os
-
     import jax
 
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
-    return int(limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def make_config(args: argparse.Namespace, seeds: int) -> Any:
@@ -145,10 +148,9 @@ def make_config(args: argparse.Namespace, seeds: int) -> Any:
         name, equals, value = text.partition("=")
         if not equals:
             raise UserError(f"--set {text}: expected NAME=VALUE, for example --set total_updates=500000")
-        try:
+        changes[name] = {"True": True, "False": False, "None": None}.get(value, value)
+        with suppress(ValueError):
             changes[name] = json.loads(value)
-        except ValueError:
-            changes[name] = {"True": True, "False": False, "None": None}.get(value, value)
     loop, config = defaults("damo", preset, args.dataset)
     loop_names = {field.name for field in dataclasses.fields(LoopConfig)}
     loop = replace(loop, {name: value for name, value in changes.items() if name in loop_names})
@@ -176,6 +178,7 @@ def load_data(args: argparse.Namespace, steps: int, simulator: bool) -> Any:
 
 def train(args: argparse.Namespace, figures: dict[str, Any], missing: list[str], deadline: float) -> dict[str, Any]:
     """Train until the deadline, or to the end; the summary."""
+    stand_in(missing, args.results)
     import jax
 
     from damorl.api import check_same_data
@@ -183,7 +186,8 @@ def train(args: argparse.Namespace, figures: dict[str, Any], missing: list[str],
     from damorl.experiment.train import train as run_training
     from damorl.record import store
 
-    jax.config.update("jax_compilation_cache_dir", str(args.results.resolve() / "cache"))
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(args.results.resolve() / "cache"))
     simulator = not set(missing) & set(TO_SCORE)
     run_dir = args.results / f"damo-{dataset_key(args.dataset)}"
     config = make_config(args, num_seeds(args, figures, run_dir))
@@ -214,10 +218,9 @@ def reserve(figures: dict[str, Any], config: Any, simulator: bool) -> float:
 
 def updates_done(run_dir: Path) -> int:
     """Updates in the newest checkpoint, or 0."""
-    from damorl.record.checkpoint import FILE_NAME, checkpoints
+    from damorl.record.checkpoint import checkpoints
 
-    found = [FILE_NAME.fullmatch(path.name) for path in checkpoints(run_dir / "checkpoint")]
-    return max([int(match[1]) for match in found if match], default=0)
+    return max((int(path.stem.split("_")[1]) for path in checkpoints(run_dir / "checkpoint")), default=0)
 
 
 def summarise(run_dir: Path, before: int, missing: list[str]) -> dict[str, Any]:
@@ -229,28 +232,25 @@ def summarise(run_dir: Path, before: int, missing: list[str]) -> dict[str, Any]:
     path, rows = run_dir / "summary.json", store.read_metrics(run_dir)
     sessions = store.read_json(path)["sessions"] if path.exists() else []
     config, done = store.read_json(run_dir / store.CONFIG), updates_done(run_dir)
-    every = config["loop"]["refresh_interval"] * max(
-        1, -(-done // (HISTORY_POINTS * config["loop"]["refresh_interval"]))
-    )
+    epoch = config["loop"]["refresh_interval"]
+    every = epoch * max(1, -(-done // (HISTORY_POINTS * epoch)))
     kept = [row for row in rows if row["step"] % every == 0 or "eval/return_mean" in row]
     with store.atomic_file(run_dir / "history.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(store.plain(row)) + "\n" for row in kept), encoding="utf-8")
     key = "eval/score" if any("eval/score" in row for row in rows) else "eval/return_mean"
     scores = {seed: [row[key] for row in rows if key in row and row["seed"] == seed][-5:] for seed in config["seeds"]}
+    session = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "from": before, "to": done}
     summary = {
         "run_dir": run_dir.name,
         "seeds": config["seeds"],
         "updates": done,
         "total_updates": config["loop"]["total_updates"],
         "finished": (run_dir / store.RESULT).exists(),
-        "updates_per_second": rows[-1]["time/updates_per_second"] if rows else None,
+        "updates_per_second": statistics.median(row["time/updates_per_second"] for row in rows),
         "metric": key,
         "mean_of_last_5": {seed: sum(values) / len(values) for seed, values in scores.items() if values},
         "missing_packages": missing,
-        "sessions": [
-            *sessions,
-            {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "from": before, "to": done},
-        ],
+        "sessions": [*sessions, session],
     }
     store.write_json(path, summary)
     return summary
@@ -278,15 +278,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     missing = lacking([*TO_TRAIN, *TO_SCORE, *TO_REPORT, "platformdirs"])
     if missing:
         say(f"not found here: {', '.join(missing)}")
-    for name in set(IMPORTED_ONLY) & set(missing):
-        sys.modules[name] = types.ModuleType(name)
     from damorl.errors import UserError
 
     try:
         args.results.mkdir(parents=True, exist_ok=True)
         ignore_large(args.results, everything=True)
         figures = bench(args)
-        gc.collect()
         if needed := set(missing) & set(TO_TRAIN):
             say(f"no training: it needs {' and '.join(sorted(needed))}")
             return 0

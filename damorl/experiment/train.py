@@ -82,7 +82,7 @@ def until(deadline: float | None, on_progress: OnProgress) -> OnProgress:
 
     def checked(stage: str, done: int, total: int | None, figures: dict[str, float]) -> None:
         on_progress(stage, done, total, figures)
-        if deadline is not None and time.monotonic() >= deadline:
+        if deadline is not None and time.monotonic() >= deadline and done != total:
             raise UserError(
                 f"the {stage} stage was not finished in the given time, after {done} batches, and nothing of it is "
                 "kept: give more time, fewer seeds, or fewer dynamics.max_batches"

@@ -70,9 +70,9 @@ def test_loss_ends_at_the_entropy_of_the_behaviour(by_likelihood, data):
 def test_squared_error_recovers_the_mean_of_the_action(data):
     """That is E[tanh(W s + noise)], a little nearer to 0 than tanh(W s)."""
     trained = train(replace(CONFIG, loss="mse"), data, 400)
-    obs, draws = np.asarray(data.rows.obs), NOISE * np.random.default_rng(1).normal(size=(200, 1, 1))
-    mean = np.mean(np.tanh(obs @ WEIGHTS + draws), axis=0)
-    found = np.asarray(policy(trained.state.actor.params, obs).mode())
+    draws = NOISE * np.random.default_rng(1).normal(size=(200, 1, 1))
+    mean = np.mean(np.tanh(np.asarray(data.rows.obs) @ WEIGHTS + draws), axis=0)
+    found = np.asarray(policy(trained.state.actor.params, data.rows.obs).mode())
     assert np.sqrt(np.mean((found - mean) ** 2)) < 0.05
     noise = np.mean((np.asarray(data.rows.action) - mean) ** 2)
     assert trained.losses[-100:].mean() == pytest.approx(noise, rel=0.1)

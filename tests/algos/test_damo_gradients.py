@@ -264,7 +264,8 @@ def one_sided_slopes(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
         return sum(loss(frozen_now, value) for value in live)
 
     slopes = jax.jit(lambda critic: (jax.grad(forward)(critic), jax.grad(backward)(critic)))
-    return tuple(map(flat, slopes(scene.state.critic.params)))
+    forward_slope, backward_slope = slopes(scene.state.critic.params)
+    return flat(forward_slope), flat(backward_slope)
 
 
 def test_orthogonal_adds_the_backward_part_that_leaves_the_forward_one_alone(scene):
@@ -306,8 +307,8 @@ def test_without_behaviour_alignment_the_gradients_are_sacs(scene):
 def without_noise(state: damo.State) -> damo.State:
     """The same policy means, almost no deviation, almost no temperature."""
     *hidden, last = state.actor.params
-    bias = np.concatenate([last.bias[:2], np.float32([-4.9, -4.9])])
-    last = last._replace(kernel=last.kernel * np.float32([1.0, 1.0, 0.0, 0.0]), bias=bias)
+    bias = jnp.concatenate([last.bias[:2], jnp.full(2, -4.9)])
+    last = last._replace(kernel=last.kernel * jnp.array([1.0, 1.0, 0.0, 0.0]), bias=bias)
     return state._replace(
         actor=state.actor._replace(params=(*hidden, last)),
         temperature=state.temperature._replace(params=jnp.float32(-20.0)),

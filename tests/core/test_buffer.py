@@ -6,6 +6,7 @@ from collections import Counter, deque
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,13 +22,9 @@ sample_rows = jax.jit(ring.sample_rows, static_argnames="batch_size")
 def rows_of(ids) -> Any:
     """Rows that carry their number in every field, so that a row put together from two would show."""
     ids = np.asarray(ids, np.float32)
-    return Transition(
-        obs=np.stack([ids, ids + 0.1], axis=-1),
-        action=ids[:, None] + 0.2,
-        reward=ids + 0.3,
-        next_obs=np.stack([ids + 0.4, ids + 0.5], axis=-1),
-        terminal=ids % 2,
-    )
+    pair = lambda first, second: np.stack([ids + first, ids + second], axis=-1)
+    fields: Any = (pair(0.0, 0.1), ids[:, None] + 0.2, ids + 0.3, pair(0.4, 0.5), ids % 2)
+    return Transition(*fields)  # numpy's arrays serve: nothing need be compiled for them
 
 
 def empty() -> ring.RingBuffer:
@@ -42,7 +39,7 @@ def assert_same(rows: Transition, ids) -> None:
 def held(buffer: ring.RingBuffer) -> Transition:
     """The written rows, oldest first."""
     size, start = int(buffer.size), int(buffer.next_index)
-    order = (start + np.arange(CAPACITY)) % CAPACITY if size == CAPACITY else np.arange(size)
+    order: Any = (start + np.arange(CAPACITY)) % CAPACITY if size == CAPACITY else np.arange(size)
     return ring.take(jax.tree.map(np.asarray, buffer.rows), order)
 
 
@@ -76,7 +73,7 @@ def test_masked_rows_may_hold_anything():
 
 def test_more_rows_than_the_capacity_are_refused():
     with pytest.raises(ValueError, match=f"{CAPACITY + 1} rows"):
-        ring.add(empty(), rows_of(range(CAPACITY + 1)), np.ones(CAPACITY + 1, bool))
+        ring.add(empty(), rows_of(range(CAPACITY + 1)), jnp.ones(CAPACITY + 1, bool))
 
 
 @pytest.mark.parametrize("written", [1, 3])

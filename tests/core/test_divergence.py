@@ -77,7 +77,7 @@ def evaluate(record: Divergence, x: np.ndarray) -> Table:
         return Table(record, x, **{name: np.asarray(value) for name, value in values.items()})
 
 
-@pytest.fixture(scope="module", params=DIVERGENCES.values(), ids=DIVERGENCES.keys())
+@pytest.fixture(scope="module", params=list(DIVERGENCES.values()), ids=list(DIVERGENCES))
 def table(request: pytest.FixtureRequest) -> Table:
     record = request.param
     return evaluate(record, np.linspace(-8.0, 8.0, 16_001) if record.whole_line else np.linspace(0.0, 8.0, 8_001))

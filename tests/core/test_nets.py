@@ -18,8 +18,8 @@ def ensemble() -> MLP:
 
 
 @pytest.fixture(scope="module")
-def rows() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+def rows() -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
 
 
 def test_one_network_by_hand():
@@ -44,7 +44,7 @@ def test_ensemble_is_its_members_stacked(ensemble, rows):
 
 def test_batch_axes_are_kept(ensemble, rows):
     alone = jax.tree.map(lambda leaf: leaf[0], ensemble)
-    nested = np.stack([rows, 2.0 * rows])
+    nested = jnp.stack([rows, 2.0 * rows])
     np.testing.assert_allclose(apply_mlp(alone, nested)[1, 3], apply_mlp(alone, 2.0 * rows[3]), atol=1e-6)
 
 

@@ -10,8 +10,9 @@ from damorl.core.scaler import fit_standardiser
 
 
 def test_standardised_data_has_zero_mean_and_unit_deviation_and_comes_back():
-    x = np.random.default_rng(0).normal([5.0, 0.0, -40.0], [0.01, 1.0, 300.0], size=(500, 3)).astype(np.float32)
-    scaler = fit_standardiser(jnp.asarray(x))
+    x = np.random.default_rng(0).normal([5.0, 0.0, -40.0], [0.01, 1.0, 300.0], size=(500, 3))
+    x = jnp.asarray(x, jnp.float32)
+    scaler = fit_standardiser(x)
     z = scaler.apply(x)
     np.testing.assert_allclose(jnp.mean(z, axis=0), 0.0, atol=1e-4)
     np.testing.assert_allclose(jnp.std(z, axis=0), 1.0, atol=1e-4)

@@ -136,7 +136,7 @@ def test_kill_and_resume_is_bit_for_bit(data_path: Path, dataset: Dataset, finis
     run_dir = tmp_path / "killed"
     run_dir.mkdir()
     command = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(data_path), str(run_dir)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
     while not (run_dir / "metrics.jsonl").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)

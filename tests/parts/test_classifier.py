@@ -22,7 +22,7 @@ KEY = jax.random.key(0)
 
 def linear(weights: list[float], bias: float = 0.0) -> Any:
     """A network without hidden layers: logit = weights . x + bias."""
-    return (Dense(np.array(weights, np.float32)[:, None], np.array([bias], np.float32)),)
+    return (Dense(jnp.asarray(np.array(weights, np.float32)[:, None]), jnp.asarray(np.array([bias], np.float32))),)
 
 
 classifier_loss = jax.jit(classifier.classifier_loss, static_argnames="regulariser")
@@ -37,7 +37,7 @@ def loss_of(params, real, synthetic, regulariser="none", strength=0.0) -> float:
 def test_trained_logit_is_the_analytic_log_density_ratio():
     """Real N(0, 1) against synthetic N(1, 0.8^2): log q/p is a parabola, and positive where synthetic rows live."""
     rng = np.random.default_rng(0)
-    real, synthetic = (rng.normal(m, s, size=(4000, 1)).astype(np.float32) for m, s in ((0.0, 1.0), (1.0, 0.8)))
+    real, synthetic = (jnp.asarray(rng.normal(m, s, size=(4000, 1)), jnp.float32) for m, s in ((0.0, 1.0), (1.0, 0.8)))
     optimiser = optax.adam(0.03)
 
     @jax.jit
@@ -53,7 +53,7 @@ def test_trained_logit_is_the_analytic_log_density_ratio():
     learner, metrics = fit(init_learner(init_mlp(KEY, (1, 8, 1)), optimiser))
     x = np.linspace(-1.0, 2.0, 31)
     analytic = -math.log(0.8) - 0.5 * ((x - 1.0) / 0.8) ** 2 + 0.5 * x**2
-    found = np.asarray(classifier.logit(learner.params, x[:, None].astype(np.float32)))
+    found = np.asarray(classifier.logit(learner.params, jnp.asarray(x[:, None], jnp.float32)))
     assert np.mean(np.abs(found - analytic)) < 0.12
     assert np.max(np.abs(found - analytic)) < 0.4
     assert metrics["classifier/log_ratio_real"][-1] < -0.2  # minus a Kullback-Leibler divergence
@@ -113,7 +113,7 @@ def test_weight_decay_adds_the_squared_kernels():
 @pytest.mark.parametrize(("norm", "two_sided", "one_sided"), [(3.0, 4.0, 4.0), (0.25, 0.5625, 0.0), (1.0, 0.0, 0.0)])
 def test_gradient_penalty_of_a_linear_net_is_the_distance_of_its_norm_from_one(norm, two_sided, one_sided):
     params = linear([0.6 * norm, -0.8 * norm])
-    real, synthetic = np.float32([[0.0, 1.0], [2.0, 0.0]]), np.float32([[1.0, 1.0], [5.0, -1.0]])
+    real, synthetic = jnp.array([[0.0, 1.0], [2.0, 0.0]]), jnp.array([[1.0, 1.0], [5.0, -1.0]])
     for flag, expected in ((False, two_sided), (True, one_sided)):
         penalty = gradient_penalty(params, real, synthetic, KEY, one_sided=flag)
         assert float(penalty) == pytest.approx(expected, abs=1e-5)

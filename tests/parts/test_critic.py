@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from damorl.core.nets import MLP, apply_mlp
 from damorl.parts.critic import init_critic, q_min, q_values
 
-OBS, ACTION = (np.random.default_rng(0).normal(scale=5.0, size=(40, d)).astype(np.float32) for d in (3, 2))
+OBS, ACTION = (jnp.asarray(np.random.default_rng(d).normal(scale=5.0, size=(40, d)), jnp.float32) for d in (3, 2))
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def test_values_are_the_members_and_q_min_the_lowest_of_them(params):
     values = np.asarray(q_values(params, OBS, ACTION))
     for member in range(2):
         alone = jax.tree.map(lambda leaf, m=member: leaf[m], params)
-        expected = apply_mlp(alone, np.concatenate([OBS, ACTION], axis=1))[:, 0]
+        expected = apply_mlp(alone, jnp.concatenate([OBS, ACTION], axis=1))[:, 0]
         np.testing.assert_allclose(values[member], expected, atol=1e-5)
     assert {0, 1} == set(np.argmin(values, axis=0).tolist())  # each twin is the lower one somewhere
     np.testing.assert_array_equal(q_min(params, OBS, ACTION), np.minimum(values[0], values[1]))

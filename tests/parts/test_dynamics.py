@@ -31,7 +31,7 @@ CONFIG = DynamicsConfig(
     epoch_batches=100,
 )
 NOISE, REWARD_NOISE = 0.2, 0.05
-BOTH = np.ones(2, np.float32)  # targets that vary
+BOTH = jnp.ones(2)  # targets that vary
 
 
 def unit(dim: int) -> Standardiser:
@@ -88,7 +88,7 @@ def test_nll_by_hand():
 
 def test_a_target_that_never_changes_is_left_out():
     params, config = single_layer(np.array([-1.0, -2.0]), mean=1.0), DynamicsConfig(num_members=1, log_var_coef=0.0)
-    loss = jax.jit(lambda p, y: dynamics.nll_loss(p, jnp.zeros((1, 2, 1)), y, np.float32([0.0, 1.0]), config)[0])
+    loss = jax.jit(lambda p, y: dynamics.nll_loss(p, jnp.zeros((1, 2, 1)), y, jnp.array([0.0, 1.0]), config)[0])
     y = np.array([[[1.0, 1.5], [3.0, 1.0]]], np.float32)
     log_var = -10.0 + softplus(0.5 - softplus(0.5 + 2.0) + 10.0)
     assert float(loss(params, y)) == pytest.approx(0.125 * math.exp(-log_var) + log_var, rel=1e-5)
@@ -97,7 +97,7 @@ def test_a_target_that_never_changes_is_left_out():
 
 
 def test_nll_is_least_at_the_data_s_own_mean_and_variance():
-    y = np.array([[[-2.0, 0.1], [0.0, 0.3], [5.0, 0.2]]], np.float32)
+    y = jnp.array([[[-2.0, 0.1], [0.0, 0.3], [5.0, 0.2]]])
     x, config = jnp.zeros((1, 3, 1)), DynamicsConfig(num_members=1, log_var_coef=0.0)
     wide = DynamicsParams((), jnp.full(2, 30.0), jnp.full(2, -30.0))  # bounds out of the way
 
@@ -105,19 +105,19 @@ def test_nll_is_least_at_the_data_s_own_mean_and_variance():
         layer = Dense(jnp.zeros((1, 1, 4)), jnp.concatenate([mean, log_var])[None])
         return dynamics.nll_loss(wide._replace(layers=(layer,)), x, y, BOTH, config)[0]
 
-    best = jnp.asarray(y.mean(axis=1)[0]), jnp.log(jnp.asarray(y.var(axis=1)[0]))
+    best = y.mean(axis=1)[0], jnp.log(y.var(axis=1)[0])
     for slope in jax.jit(jax.grad(nll, argnums=(0, 1)))(*best):
         np.testing.assert_allclose(slope, 0.0, atol=1e-5)
 
 
-X, Y = np.zeros((1, 1, 1), np.float32), np.zeros((1, 1, 2), np.float32)
+X, Y = jnp.zeros((1, 1, 1)), jnp.zeros((1, 1, 2))
 
 
 @pytest.mark.parametrize("depth", [0, 1, 4, 6])
 def test_weight_decay_is_the_published_one_per_layer(depth):
     """Layer i of the hidden ones 2.5e-5, 5e-5, 7.5e-5, 7.5e-5 (and on), the last 1e-4, each half the squared norm."""
     sizes = (1, *[2] * depth, 4)
-    layers = tuple(Dense(np.ones((1, i, o)), np.zeros((1, o))) for i, o in pairwise(sizes))
+    layers = tuple(Dense(jnp.ones((1, i, o)), jnp.zeros((1, o))) for i, o in pairwise(sizes))
     params = DynamicsParams(layers, jnp.zeros(2), jnp.zeros(2))
     loss = jax.jit(lambda w: dynamics.nll_loss(params, X, Y, BOTH, DynamicsConfig(weight_decay=w))[0])
     plain, decayed = float(loss(0.0)), float(loss(1000.0))
@@ -151,16 +151,21 @@ def inputs(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray
     return rng.normal([10.0, -3.0], 2.0, size=(count, 2)).astype(np.float32), rng.uniform(-1.0, 1.0, size=(count, 1))
 
 
+def num_programs() -> int:
+    """How many versions of the epoch have been compiled so far."""
+    return getattr(dynamics.fit_epoch, "_cache_size")()  # noqa: B009
+
+
 @pytest.fixture(scope="module")
 def fitted(system: Transition) -> Fitted:
-    epochs, programs = [], dynamics.fit_epoch._cache_size()
+    epochs, programs = [], num_programs()
     model, figures = dynamics.fit(jax.random.key(0), CONFIG, system, lambda *epoch: epochs.append(epoch))
-    return Fitted(model, figures, epochs, dynamics.fit_epoch._cache_size() - programs)
+    return Fitted(model, figures, epochs, num_programs() - programs)
 
 
 def test_fit_recovers_a_linear_gaussian_system(fitted):
     obs, action = inputs(np.random.default_rng(1), 200)
-    stack = lambda rows: np.broadcast_to(rows.astype(np.float32), (CONFIG.num_elites, *rows.shape))
+    stack = lambda rows: jnp.asarray(np.broadcast_to(rows, (CONFIG.num_elites, *rows.shape)), jnp.float32)
     mean, std = map(np.asarray, dynamics.predict(fitted.model, stack(obs), stack(action)))
     state_error = np.sqrt(np.mean((mean[..., 0] - 0.9 * obs[:, 0] - 0.5 * action[:, 0]) ** 2))
     reward_error = np.sqrt(np.mean((mean[..., 2] - obs[:, 0] + action[:, 0]) ** 2))
@@ -331,7 +336,7 @@ def test_elites_serve_equal_shares_of_every_batch(elites_of_two_steps):
 def slow_sample_step(model: Dynamics, obs, action, rng: np.random.Generator) -> np.ndarray:
     """Every elite on every row, then one of them, picked uniformly and independently for each row."""
     num_elites = model.params.layers[0].bias.shape[0]
-    stack = lambda rows: np.broadcast_to(rows, (num_elites, *rows.shape))
+    stack = lambda rows: jnp.broadcast_to(rows, (num_elites, *rows.shape))
     mean, std = (np.asarray(value) for value in dynamics.predict(model, stack(obs), stack(action)))
     everyone = mean + std * rng.normal(size=mean.shape)
     return everyone[rng.integers(num_elites, size=len(obs)), np.arange(len(obs))]
