@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks/results/gpu"
 sys.path.insert(0, str(ROOT))
-
 TO_RUN = ("numpy", "jax", "optax")
 TO_TRAIN = ("h5py", "safetensors", "tqdm")
 TO_SCORE = ("gymnasium", "mujoco", "imageio")
@@ -45,9 +45,8 @@ TINY = {"total_updates": 1_000_000, "dynamics.max_batches": 4, "dynamics.epoch_b
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    results = ROOT / "benchmarks/results/gpu"
     parser.add_argument("--minutes", type=float, default=20.0, help="time for everything (default: %(default)g)")
-    parser.add_argument("--results", type=Path, default=results, help="directory to write to and resume from")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="directory to write to and resume from")
     parser.add_argument("--dataset", default="hopper-medium-expert", help="built-in name, or the path of an HDF5 file")
     parser.add_argument("--preset", default="paper", help="paper, quick or smoke (default: %(default)s)")
     parser.add_argument("--seeds", default="auto", help="how many, or auto (default)")
@@ -90,7 +89,8 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     from damorl.experiment.bench import format_bench, run_bench
     from damorl.record import store
 
-    path = args.results / f"bench-{re.sub('[^a-z0-9]+', '-', jax.devices()[0].device_kind.lower())}.json"
+    device = "tiny-" * args.tiny + re.sub("[^a-z0-9]+", "-", jax.devices()[0].device_kind.lower())
+    path = args.results / f"bench-{device}.json"
     if path.exists() and store.read_json(path)["versions"]["jax"] == jax.__version__:
         say(f"using the figures in {path}")
         return store.read_json(path)

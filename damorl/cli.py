@@ -67,13 +67,13 @@ def train_verb(argv: list[str]) -> int:
     from damorl.experiment.result import format_table
 
     first = peek(argv)
-    loop, algo_config = defaults(first["algo"], first["preset"], first["dataset"])
+    loop, algo_config = defaults(first.algo, first.preset, first.dataset)
     config_type = type(algo_config)
     flat = tyro.conf.arg(name="")
     arguments = dataclasses.make_dataclass(
         "train",
         [
-            ("run", Annotated[TrainArgs, flat], dataclasses.field(default=TrainArgs(**first))),
+            ("run", Annotated[TrainArgs, flat], dataclasses.field(default=first)),
             ("loop", Annotated[LoopConfig, flat], dataclasses.field(default=loop)),
             (
                 "config",
@@ -92,7 +92,7 @@ def train_verb(argv: list[str]) -> int:
     return 0
 
 
-def peek(argv: list[str]) -> dict[str, str]:
+def peek(argv: list[str]) -> TrainArgs:
     """The three arguments that decide every default: algorithm, preset, dataset."""
     found = {"algo": TrainArgs.algo, "preset": TrainArgs.preset, "dataset": TrainArgs.dataset}
     if argv and not argv[0].startswith("-"):
@@ -103,7 +103,7 @@ def peek(argv: list[str]) -> dict[str, str]:
                 found[name] = word.split("=", 1)[1]
             elif word == f"--{name}" and index + 1 < len(argv):
                 found[name] = argv[index + 1]
-    return found
+    return TrainArgs(found["algo"], found["dataset"], found["preset"])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,7 +81,7 @@ def test_the_kit_measures_trains_stops_and_goes_on(data_path: Path, tmp_path: Pa
     arguments = ("--minutes", "0.02", "--dataset", str(data_path), "--seeds", "2")
     first = run_kit(results, *arguments)
     assert first.returncode == 0, first.stderr
-    bench, run_dir = results / "bench-cpu.json", results / "damo-hopper-toy"
+    bench, run_dir = results / "bench-tiny-cpu.json", results / "damo-hopper-toy"
     figures = store.read_json(bench)
     assert figures["updates"][0]["per_second"] > 0
     summary = json.loads(first.stdout[first.stdout.index("\n{") :])
@@ -116,7 +116,7 @@ def test_without_a_package_for_training_there_is_still_the_bench(tmp_path: Path)
     finished = run_kit(tmp_path / "results", "--minutes", "0.001", blocked=("h5py", "safetensors", *BARE))
     assert finished.returncode == 0, finished.stderr
     assert "no training: it needs h5py and safetensors" in finished.stderr
-    assert store.read_json(tmp_path / "results/bench-cpu.json")["evaluation_steps_per_second"] is None
+    assert store.read_json(tmp_path / "results/bench-tiny-cpu.json")["evaluation_steps_per_second"] is None
 
 
 def test_without_optax_the_kit_says_so(tmp_path: Path) -> None:

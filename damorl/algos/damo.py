@@ -111,11 +111,14 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot work, with the reason."""
-        if self.critic_gradient == "semi" and not DIVERGENCES[self.divergence].conjugate_least_at_zero:
+        frozen = self.behaviour_alignment and self.critic_gradient == "semi"
+        if frozen and not DIVERGENCES[self.divergence].conjugate_least_at_zero:
             raise UserError(
                 f"divergence '{self.divergence}' with critic_gradient 'semi' pushes every Q up without end, since its "
-                "conjugate is not least at zero residual: choose cubic_symmetric, or critic_gradient orthogonal or full"
+                "conjugate is not least at zero residual: choose divergence cubic_symmetric, or critic_gradient full"
             )
+        if (self.critic_warmup or 0) % WARMUP_BLOCK:
+            raise UserError(f"critic_warmup must be a multiple of {WARMUP_BLOCK}, found {self.critic_warmup}")
         if self.rollout_starts % self.dynamics.num_elites:
             raise UserError(
                 f"rollout_starts must be a multiple of dynamics.num_elites, found {self.rollout_starts} "

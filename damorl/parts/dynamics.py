@@ -20,6 +20,7 @@ import optax
 from damorl.core.nets import MLP, Dense, apply_mlp
 from damorl.core.optim import Learner, init_learner, minimise
 from damorl.core.scaler import Standardiser, fit_standardiser
+from damorl.errors import UserError
 from damorl.types import Array, Key, Metrics, Transition
 
 LOG_VAR_MAX_INIT, LOG_VAR_MIN_INIT = 0.5, -10.0
@@ -50,6 +51,14 @@ class DynamicsConfig:
     """Weight of the pull on the log-variance bounds."""
     weight_decay: float = 1.0
     """Scale of the per-layer weight decays (2.5e-5 ... 1e-4)."""
+
+    def __post_init__(self) -> None:
+        """Refuse more elites than members."""
+        if self.num_elites > self.num_members:
+            raise UserError(
+                f"dynamics.num_elites must be at most dynamics.num_members, found {self.num_elites} of "
+                f"{self.num_members}: raise the one or lower the other"
+            )
 
 
 class DynamicsParams(NamedTuple):

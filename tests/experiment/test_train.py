@@ -185,8 +185,9 @@ def test_the_first_bad_update_is_named(tmp_path: Path, data_path: Path) -> None:
     values = np.ones((2, 10))
     later = values.copy()
     values[1, 4], later[0, 7] = np.nan, np.inf
+    metrics = {"a/later": jnp.asarray(later), "a/first": jnp.asarray(values)}
     with pytest.raises(UserError, match=r"a/first of seed 5 was not finite at update 105"):
-        loop.check_finite({"a/later": later, "a/first": values}, smoke(data_path, (3, 5)), 100, tmp_path)
+        loop.check_finite(metrics, smoke(data_path, (3, 5)), 100, tmp_path)
 
 
 def test_data_without_a_simulator_trains_unscored(dataset: Dataset, data_path: Path, tmp_path: Path) -> None:
