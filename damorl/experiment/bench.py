@@ -278,7 +278,7 @@ def format_bench(figures: Mapping[str, Any]) -> str:
         f"{figures['device_kind']} ({figures['backend']}), {figures['usable_cpus']} CPUs, "
         f"jax {figures['versions']['jax']}, damorl {__version__}",
         "",
-        f"DAMO updates, batch {figures['batch_size']}, networks {figures['hidden']}, {figures['update_gflop']:.2f} GFLOP each:",
+        f"DAMO updates of {figures['update_gflop']:.2f} GFLOP (batch {figures['batch_size']}, {figures['hidden']}):",
     ]
     for row in figures["updates"]:
         label = f"{row['num_seeds']} seed{'s' if row['num_seeds'] > 1 else ''} together"

@@ -80,14 +80,14 @@ def test_nll_by_hand():
     log_var = [-10.0 + softplus(0.5 - softplus(0.5 - raw) + 10.0) for raw in (-1.0, -2.0)]
     squared = [(0.0 + 4.0) / 2, (0.25 + 0.0) / 2]
     nll = np.mean([s * math.exp(-v) + v for s, v in zip(squared, log_var, strict=True)])
-    config = DynamicsConfig(num_members=1, log_var_coef=0.01)
+    config = DynamicsConfig(num_members=1, num_elites=1, log_var_coef=0.01)
     loss, metrics = jax.jit(lambda p: dynamics.nll_loss(p, jnp.zeros((1, 2, 1)), y, BOTH, config))(params)
     assert float(metrics["dynamics/nll"]) == pytest.approx(nll, rel=1e-5)
     assert float(loss) == pytest.approx(nll + 0.01 * (2 * 0.5 + 2 * 10.0), rel=1e-5)
 
 
 def test_a_target_that_never_changes_is_left_out():
-    params, config = single_layer(np.array([-1.0, -2.0]), mean=1.0), DynamicsConfig(num_members=1, log_var_coef=0.0)
+    params, config = single_layer(np.array([-1.0, -2.0]), mean=1.0), DynamicsConfig(num_members=1, num_elites=1, log_var_coef=0.0)
     loss = jax.jit(lambda p, y: dynamics.nll_loss(p, jnp.zeros((1, 2, 1)), y, jnp.array([0.0, 1.0]), config)[0])
     y = np.array([[[1.0, 1.5], [3.0, 1.0]]], np.float32)
     log_var = -10.0 + softplus(0.5 - softplus(0.5 + 2.0) + 10.0)
@@ -98,7 +98,7 @@ def test_a_target_that_never_changes_is_left_out():
 
 def test_nll_is_least_at_the_data_s_own_mean_and_variance():
     y = jnp.array([[[-2.0, 0.1], [0.0, 0.3], [5.0, 0.2]]])
-    x, config = jnp.zeros((1, 3, 1)), DynamicsConfig(num_members=1, log_var_coef=0.0)
+    x, config = jnp.zeros((1, 3, 1)), DynamicsConfig(num_members=1, num_elites=1, log_var_coef=0.0)
     wide = DynamicsParams((), jnp.full(2, 30.0), jnp.full(2, -30.0))  # bounds out of the way
 
     def nll(mean, log_var):
