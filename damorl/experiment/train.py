@@ -229,7 +229,9 @@ def describe_run(config: RunConfig, dataset: Dataset, run_dir: Path) -> None:
         return
     gamma = getattr(config.algo_config, "gamma", 0.99)
     device = jax.devices()[0].device_kind
-    store.write_json(run_dir / store.PROVENANCE, store.provenance(sys.argv, dataset.sha256, device))
+    store.write_json(
+        run_dir / store.PROVENANCE, store.provenance([Path(sys.argv[0]).name, *sys.argv[1:]], dataset.sha256, device)
+    )
     store.write_json(run_dir / store.CONFIG, config.as_dict() | {"data": describe_dataset(dataset, gamma)})
 
 

@@ -87,7 +87,10 @@ def test_nll_by_hand():
 
 
 def test_a_target_that_never_changes_is_left_out():
-    params, config = single_layer(np.array([-1.0, -2.0]), mean=1.0), DynamicsConfig(num_members=1, num_elites=1, log_var_coef=0.0)
+    params, config = (
+        single_layer(np.array([-1.0, -2.0]), mean=1.0),
+        DynamicsConfig(num_members=1, num_elites=1, log_var_coef=0.0),
+    )
     loss = jax.jit(lambda p, y: dynamics.nll_loss(p, jnp.zeros((1, 2, 1)), y, jnp.array([0.0, 1.0]), config)[0])
     y = np.array([[[1.0, 1.5], [3.0, 1.0]]], np.float32)
     log_var = -10.0 + softplus(0.5 - softplus(0.5 + 2.0) + 10.0)
