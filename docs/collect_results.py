@@ -1,6 +1,6 @@
 """Keep what is worth keeping of finished runs: python docs/collect_results.py RUN_DIR NAME [RUN_DIR NAME ...].
 
-Writes docs/results/NAME.json (command, versions, data hash, scores, and the curve of each seed) and docs/results/NAME.png.
+Writes docs/results/NAME.json (command, versions, data hash, scores, the curve of each seed) and docs/results/NAME.png.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def collect(run_dir: Path, name: str) -> None:
         command = command[:at] + command[at + 2 :]
     finished = (run_dir / "result.json").exists()
     summary = {
-        "command": " ".join(command),
+        "command": " ".join([Path(command[0]).name, *command[1:]]),
         "finished": finished,
         "scores": {k: v for k, v in read_json(run_dir / "result.json").items() if k != "provenance"}
         if finished
