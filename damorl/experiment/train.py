@@ -74,7 +74,8 @@ def make_epoch(config: RunConfig, problem: Problem) -> Epoch:
 def init_state(config: RunConfig, problem: Problem, data: OfflineData) -> Any:
     """Fresh states of all seeds, stacked."""
     keys = jax.vmap(lambda key: jax.random.fold_in(key, INIT_STREAM))(seed_keys(config.seeds))
-    return jax.jit(jax.vmap(lambda k: config.algorithm.init(k, config.algo_config, problem, data)))(keys)
+    init = lambda key, data: config.algorithm.init(key, config.algo_config, problem, data)
+    return jax.jit(jax.vmap(init, in_axes=(0, None)))(keys, data)  # data as an argument: XLA would fold a constant
 
 
 def until(deadline: float | None, on_progress: OnProgress) -> OnProgress:
