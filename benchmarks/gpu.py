@@ -227,6 +227,7 @@ def summarise(run_dir: Path, before: int, missing: list[str]) -> dict[str, Any]:
     """Write what is worth committing beside the policies: the history, thinned, and a summary of all sessions."""
     import jax
 
+    from damorl.files import atomic_file
     from damorl.record import store
 
     path, rows = run_dir / "summary.json", store.read_metrics(run_dir)
@@ -235,7 +236,7 @@ def summarise(run_dir: Path, before: int, missing: list[str]) -> dict[str, Any]:
     epoch = config["loop"]["refresh_interval"]
     every = epoch * max(1, -(-done // (HISTORY_POINTS * epoch)))
     kept = [row for row in rows if row["step"] % every == 0 or "eval/return_mean" in row]
-    with store.atomic_file(run_dir / "history.jsonl") as temporary:
+    with atomic_file(run_dir / "history.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(store.plain(row)) + "\n" for row in kept), encoding="utf-8")
     key = "eval/score" if any("eval/score" in row for row in rows) else "eval/return_mean"
     scores = {seed: [row[key] for row in rows if key in row and row["seed"] == seed][-5:] for seed in config["seeds"]}

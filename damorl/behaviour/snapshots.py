@@ -7,44 +7,27 @@ has a line per snapshot: step, deterministic returns, their mean, seconds since 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from damorl.behaviour.host_policy import NumpyPolicy, from_arrays, rounded, to_arrays
 from damorl.errors import UserError
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears under its name only when complete. UserError if it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as reason:
-        raise UserError(f"{path}: cannot be written ({reason.strerror}); free the place or choose another") from reason
-    finally:
-        temporary.unlink(missing_ok=True)
+from damorl.files import atomic_file
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record atomically, indented for the eye."""
-    with atomic(path) as file:
-        file.write((json.dumps(record, indent=2) + "\n").encode())
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an npz atomically."""
-    with atomic(path) as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **dict(arrays))  # pyright: ignore[reportArgumentType]
 
 

@@ -6,9 +6,12 @@ An ensemble is the same pytree with one more leading axis, the member: `[member,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from damorl.types import Array, Key
 
@@ -27,17 +30,17 @@ MLP = tuple[Dense, ...]
 
 def init_mlp(key: Key, sizes: Sequence[int]) -> MLP:
     """Layers of widths `sizes`, weights and biases uniform in +-1/sqrt(fan_in) (the torch default)."""
-    layers = []
-    for layer_key, fan_in, fan_out in zip(jax.random.split(key, len(sizes) - 1), sizes[:-1], sizes[1:], strict=True):
-        kernel_key, bias_key = jax.random.split(layer_key)
-        bound = fan_in**-0.5
-        layers.append(
-            Dense(
-                jax.random.uniform(kernel_key, (fan_in, fan_out), minval=-bound, maxval=bound),
-                jax.random.uniform(bias_key, (fan_out,), minval=-bound, maxval=bound),
-            )
-        )
-    return tuple(layers)
+    shapes = [(fan_in + 1, fan_out) for fan_in, fan_out in pairwise(sizes)]  # the bias is the last row
+    draws = one_draw(partial(jax.random.uniform, key, minval=-1.0, maxval=1.0), shapes)
+    scaled = [draw * fan_in**-0.5 for draw, fan_in in zip(draws, sizes[:-1], strict=True)]
+    return tuple(Dense(draw[:-1], draw[-1]) for draw in scaled)
+
+
+def one_draw(draw: Callable[..., Array], shapes: Sequence[tuple[int, int]]) -> list[Array]:
+    """`draw(shape=(total,))` cut into arrays of `shapes`: XLA takes half a second to compile each."""
+    ends = list(accumulate(rows * columns for rows, columns in shapes))
+    pieces = jnp.split(draw(shape=(ends[-1],)), ends[:-1])
+    return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
 def init_ensemble(key: Key, sizes: Sequence[int], num_members: int) -> MLP:

@@ -11,6 +11,7 @@ import numpy as np
 
 from damorl.behaviour.host_policy import NumpyPolicy, act, from_arrays, to_arrays
 from damorl.errors import UserError
+from damorl.files import atomic_file
 from damorl.record import store
 
 POLICIES = "policies.safetensors"
@@ -40,7 +41,7 @@ def save_policies(run_dir: Path, actors: list[Any], seeds: tuple[int, ...]) -> N
         for seed, layers in zip(seeds, actors, strict=True)
         for name, array in to_arrays(tuple((d[0], d[1]) for d in layers), f"{seed}/").items()
     }
-    with store.atomic_file(run_dir / POLICIES) as temporary:
+    with atomic_file(run_dir / POLICIES) as temporary:
         save_file(arrays, temporary)
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from damorl.core.nets import MLP, Dense, apply_mlp
+from damorl.core.nets import MLP, Dense, apply_mlp, one_draw
 from damorl.core.optim import Learner, init_learner, minimise
 from damorl.core.scaler import Standardiser, fit_standardiser
 from damorl.errors import UserError
@@ -100,11 +101,8 @@ def init_params(key: Key, config: DynamicsConfig, obs_dim: int, action_dim: int)
     sizes = (obs_dim + action_dim, *config.hidden, 2 * (obs_dim + 1))
 
     def init_member(member_key: Key) -> MLP:
-        keys = jax.random.split(member_key, len(sizes) - 1)
-        return tuple(
-            Dense(jax.random.truncated_normal(k, -2.0, 2.0, (i, o)) / (2.0 * jnp.sqrt(i)), jnp.zeros(o))
-            for k, i, o in zip(keys, sizes[:-1], sizes[1:], strict=True)
-        )
+        draws = one_draw(partial(jax.random.truncated_normal, member_key, -2.0, 2.0), list(pairwise(sizes)))
+        return tuple(Dense(draw / (2.0 * jnp.sqrt(len(draw))), jnp.zeros(draw.shape[1])) for draw in draws)
 
     return DynamicsParams(
         layers=jax.vmap(init_member)(jax.random.split(key, config.num_members)),

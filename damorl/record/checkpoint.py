@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from damorl.errors import UserError
-from damorl.record.store import atomic_file, writing
+from damorl.files import atomic_file, writing
 
 FORMAT = "damorl-checkpoint-1"
 FILE_NAME = re.compile(r"step_(\d+)\.safetensors")

@@ -21,8 +21,8 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module, metadata
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from damorl.errors import UserError
+from damorl.files import atomic_file, writing
 
 if TYPE_CHECKING:
     from tensorboardX.event_file_writer import EventsWriter
@@ -41,49 +42,6 @@ Row = dict[str, Any]
 PACKAGES = ("damorl", "jax", "jaxlib", "optax", "numpy", "gymnasium", "mujoco", "h5py", "safetensors", "tensorboardX")
 """Whose versions a run records."""
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn an `OSError` of the body into a `UserError` that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"cannot write {path}: expected a writable place with free space, found '{reason}'; "
-            "free some space or choose another directory with --out"
-        ) from error
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; once the body has filled it, it takes `path`'s place, durably.
-
-    A reader sees the old content or the new, never a half. If anything fails the temporary file is removed and
-    `path` stays as it was; `OSError` becomes `UserError`.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with writing(path):
-            yield temporary
-            sync(temporary)
-            os.replace(temporary, path)
-            sync(path.parent)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a directory, are on the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows cannot open directories and orders renames itself
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_json(path: Path, obj: Any) -> None:

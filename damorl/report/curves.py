@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
-from damorl.record.store import CONFIG, Row, atomic_file, read_json, read_metrics
+from damorl.files import atomic_file
+from damorl.record.store import CONFIG, Row, read_json, read_metrics
 
 BLUE, RED, GREY, INK = "#1f5fa8", "#c8553d", "#8a8f98", "#22262b"
 NICE = (1, 2, 2.5, 5, 10)  # tick steps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from damorl.errors import UserError
+from damorl.files import atomic_file, writing
 
 Metadata = dict[str, str | int | float]
 
@@ -141,16 +140,10 @@ def write_dataset(path: str | Path, arrays: Mapping[str, np.ndarray], metadata: 
     path = Path(path)
     _require_columns(arrays)
     sha256 = hash_columns(arrays)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary:
         _write_file(temporary, arrays, {**metadata, "sha256": sha256})
-        os.replace(temporary, path)
-    except OSError as reason:
-        raise UserError(_describe_failure(path, reason)) from reason
-    finally:
-        if temporary.exists():
-            temporary.unlink()
     return sha256
 
 
@@ -175,15 +168,4 @@ def _write_file(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[
         for key, value in metadata.items():
             fixed = h5py.string_dtype("utf-8", len(value.encode())) if isinstance(value, str) and value else None
             file.create_dataset(f"metadata/{key}", data=value, dtype=fixed)  # damage to text of free length hangs HDF5
-    with path.open("wb") as written:
-        written.write(image.getbuffer())
-        written.flush()
-        os.fsync(written.fileno())
-
-
-def _describe_failure(path: Path, reason: OSError) -> str:
-    if reason.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"{path}: expected room for the data set, found a full disk; free some space or set DAMORL_HOME elsewhere"
-        )
-    return f"{path}: expected to write the data set, found {reason.strerror!r}; choose a folder that can be written to"
+    path.write_bytes(image.getbuffer())

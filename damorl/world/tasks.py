@@ -41,6 +41,10 @@ class Task:
     reference_max: float | None = None
     """The return that scores 100."""
     max_episode_steps: int = 1000
+    action_low: float | tuple[float, ...] = -1.0
+    """The simulator's lower action bound, of every dimension or of each; data carry actions in these units."""
+    action_high: float | tuple[float, ...] = 1.0
+    """Its upper bound. Inside the library actions are always in [-1, 1]."""
 
     @property
     def spec(self) -> Spec:

@@ -10,7 +10,7 @@ import pytest
 
 from damorl.behaviour import sac, training
 from damorl.behaviour.host_policy import episode_return
-from damorl.behaviour.snapshots import atomic, read_log, read_run, read_snapshot, snapshot_path
+from damorl.behaviour.snapshots import read_log, read_run, read_snapshot, snapshot_path
 from damorl.behaviour.training import train_behaviour
 from damorl.errors import UserError
 from damorl.world.tasks import TASKS, make_env
@@ -66,18 +66,3 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be made"):
         train_behaviour(TASKS["hopper"], 0, TINY, tmp_path / "file" / "run")
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path):
-    path = tmp_path / "kept"
-    path.write_text("old")
-
-    def write_half() -> None:
-        with atomic(path) as file:
-            file.write(b"ne")
-            raise OSError(28, "No space left on device")
-
-    with pytest.raises(UserError, match=r"kept: cannot be written \(No space left on device\)"):
-        write_half()
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]

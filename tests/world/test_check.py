@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from damorl.errors import UserError
-from damorl.world.check import find_problems, summary
+from damorl.world.card import summary
+from damorl.world.check import find_problems
 from damorl.world.datasets import load_dataset, write_dataset
 
 Arrays = dict[str, Any]

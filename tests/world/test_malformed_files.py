@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from damorl.errors import UserError
-from damorl.world.check import find_problems, summary
+from damorl.world.card import summary
+from damorl.world.check import find_problems
 from damorl.world.datasets import Dataset, load_dataset
 
 KEYS = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")

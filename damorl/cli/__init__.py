@@ -1,0 +1,61 @@
+"""The command line: it parses, calls, prints, and turns a user's mistake into one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from damorl._version import __version__
+from damorl.cli import data, score, tools, train
+from damorl.errors import UserError
+
+USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv 2502.00850)
+
+  damorl train [ALGO] [--dataset NAME|PATH] [--preset smoke|quick|paper] [--seeds 0 1 2] [--out DIR] [--resume]
+  damorl eval RUN_DIR [--episodes N] [--noise S]
+  damorl data list | make NAME | info NAME|PATH | check PATH | train-behaviour ENV
+  damorl bench [--json]
+  damorl --version
+
+Each of them explains itself with --help. A first run:
+
+  damorl data make hopper-medium-expert
+  damorl train damo --dataset hopper-medium-expert --preset quick
+"""
+
+
+Verb = Callable[[list[str]], int]
+
+DATA_VERBS: dict[str, Verb] = data.VERBS | {"train-behaviour": tools.data_train_behaviour}
+VERBS: dict[str, Verb] = {
+    "train": train.train_verb,
+    "eval": score.eval_verb,
+    "data": lambda argv: dispatch(DATA_VERBS, argv, "damorl data"),
+    "bench": tools.bench_verb,
+}
+
+
+def dispatch(verbs: dict[str, Verb], argv: list[str], prog: str) -> int:
+    """Call the verb named by the first word."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if argv else 2
+    if argv[0] not in verbs:
+        raise UserError(f"unknown command '{prog} {argv[0]}': choose one of {', '.join(verbs)}")
+    return verbs[argv[0]](argv[1:])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point. Returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["--version"]:
+        print(f"damorl {__version__}")
+        return 0
+    try:
+        return dispatch(VERBS, words, "damorl")
+    except UserError as error:
+        print(f"damorl: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("damorl: interrupted; continue with --resume", file=sys.stderr)
+        return 130

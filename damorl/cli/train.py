@@ -1,0 +1,88 @@
+"""`damorl train`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from damorl.cli.base import parse, print_json
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainArgs:
+    """What `damorl train` takes besides the fields of the configs."""
+
+    algo: tyro.conf.Positional[str] = "damo"
+    """Algorithm: damo or bc."""
+    dataset: str = "hopper-medium-expert"
+    """Built-in name (`damorl data list`) or the path of a D4RL-layout HDF5 file."""
+    preset: str = "quick"
+    """smoke (seconds), quick (a laptop) or paper (Tables 3 and 4; for a GPU)."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds, trained together."""
+    task: str | None = None
+    """Task of the dataset where its name does not tell (hopper, halfcheetah, walker2d, ...)."""
+    out: Path = Path("runs")
+    """Directory that the run directory is made in."""
+    resume: bool = False
+    """Continue the run where its last checkpoint left it."""
+    json: bool = False
+    """Print the result as JSON, without progress bars."""
+
+
+TRAIN_EXAMPLES = """Train an algorithm on a dataset and score it in the simulator.
+
+examples:
+  damorl train damo --dataset hopper-medium-expert --preset quick --seeds 0 1 2
+  damorl train bc --dataset ~/data/hopper_medium-v2.hdf5 --preset quick
+  damorl train damo --preset smoke --divergence-weight 1.0 --data-alignment False
+  damorl train damo --dataset mydata.hdf5 --task hopper --resume"""
+
+
+def train_verb(argv: list[str]) -> int:
+    """`damorl train`."""
+    from damorl.api import run
+    from damorl.experiment.config import LoopConfig, RunConfig, defaults
+    from damorl.experiment.result import format_table
+
+    first = peek(argv)
+    loop, algo_config = defaults(first.algo, first.preset, first.dataset)
+    config_type = type(algo_config)
+    flat = tyro.conf.arg(name="")
+    arguments = dataclasses.make_dataclass(
+        "train",
+        [
+            ("run", Annotated[TrainArgs, flat], dataclasses.field(default=first)),
+            ("loop", Annotated[LoopConfig, flat], dataclasses.field(default=loop)),
+            (
+                "config",
+                Annotated[tyro.conf.FlagConversionOff[config_type], flat],
+                dataclasses.field(default=algo_config),
+            ),
+        ],
+        frozen=True,
+    )
+    parsed = parse(arguments, "train", argv, TRAIN_EXAMPLES)
+    args = parsed.run
+    config = RunConfig(args.algo, args.dataset, args.task, args.preset, args.seeds, parsed.loop, parsed.config)
+    result = run(config, args.out, resume=args.resume, quiet=args.json)
+    summary = result.summary | {"run_dir": str(result.run_dir), "curves": str(result.curves)}
+    print_json(summary) if args.json else print("\n" + format_table(result))
+    return 0
+
+
+def peek(argv: list[str]) -> TrainArgs:
+    """The three arguments that decide every default: algorithm, preset, dataset."""
+    found = {"algo": TrainArgs.algo, "preset": TrainArgs.preset, "dataset": TrainArgs.dataset}
+    if argv and not argv[0].startswith("-"):
+        found["algo"] = argv[0]
+    for name in ("preset", "dataset"):
+        for index, word in enumerate(argv):
+            if word.startswith(f"--{name}="):
+                found[name] = word.split("=", 1)[1]
+            elif word == f"--{name}" and index + 1 < len(argv):
+                found[name] = argv[index + 1]
+    return TrainArgs(found["algo"], found["dataset"], found["preset"])
