@@ -239,7 +239,7 @@ def summarise(run_dir: Path, before: int, missing: list[str]) -> dict[str, Any]:
     with atomic_file(run_dir / "history.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(store.plain(row)) + "\n" for row in kept), encoding="utf-8")
     key = "eval/score" if any("eval/score" in row for row in rows) else "eval/return_mean"
-    scores = {seed: [row[key] for row in rows if key in row and row["seed"] == seed][-5:] for seed in config["seeds"]}
+    scores = {seed: [row[key] for row in rows if key in row and row["seed"] == seed][-10:] for seed in config["seeds"]}
     session = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "from": before, "to": done}
     summary = {
         "run_dir": run_dir.name,
@@ -249,7 +249,7 @@ def summarise(run_dir: Path, before: int, missing: list[str]) -> dict[str, Any]:
         "finished": (run_dir / store.RESULT).exists(),
         "updates_per_second": statistics.median(row["time/updates_per_second"] for row in rows),
         "metric": key,
-        "mean_of_last_5": {seed: sum(values) / len(values) for seed, values in scores.items() if values},
+        "mean_of_last_10": {seed: sum(values) / len(values) for seed, values in scores.items() if values},
         "missing_packages": missing,
         "sessions": [*sessions, session],
     }

@@ -37,6 +37,8 @@ class LoopConfig:
     """Updates between two evaluations in the simulator."""
     eval_episodes: int = 10
     """Episodes per evaluation, deterministic actions, the same start seeds every time."""
+    keep_policy_every: int = 10
+    """Every how many evaluations a policy is kept, for `damorl select` and `damorl export --step`."""
     checkpoint_interval: int = 50_000
     """Updates between two checkpoints of the whole state."""
     dataset_steps: int = 200_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from tqdm import tqdm
@@ -60,5 +61,5 @@ class Progress:
         self.bar.close()
 
     def warn(self, message: str) -> None:
-        """One line to the user, above the bar."""
-        tqdm.write(f"damorl: warning: {message}", file=None)
+        """One line to the user on standard error, above the bar, also when quiet."""
+        tqdm.write(f"damorl: {message}", file=sys.stderr)

@@ -11,11 +11,12 @@ import numpy as np
 
 from damorl.behaviour.host_policy import NumpyPolicy, act, from_arrays, to_arrays
 from damorl.errors import UserError
-from damorl.files import atomic_file
+from damorl.files import atomic_file, writing
 from damorl.record import store
 
 POLICIES = "policies.safetensors"
-LAST = 5  # evaluations averaged for the score to quote
+KEPT = "policies"  # folder of earlier policies, one file per kept step
+LAST = 10  # evaluations averaged for the score to quote, as OfflineRL-Kit, MOBILE and ADMPO do
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Result:
         return self.run_dir / "curves.png"
 
 
-def save_policies(run_dir: Path, actors: list[Any], seeds: tuple[int, ...]) -> None:
-    """Write every seed's actor, atomically."""
+def save_policies(path: Path, actors: list[Any], seeds: tuple[int, ...]) -> None:
+    """Write every seed's actor into one file, atomically. Its folder is made if needed."""
     from safetensors.numpy import save_file
 
     arrays = {
@@ -41,16 +42,39 @@ def save_policies(run_dir: Path, actors: list[Any], seeds: tuple[int, ...]) -> N
         for seed, layers in zip(seeds, actors, strict=True)
         for name, array in to_arrays(tuple((d[0], d[1]) for d in layers), f"{seed}/").items()
     }
-    with atomic_file(run_dir / POLICIES) as temporary:
+    with writing(path.parent):
+        path.parent.mkdir(exist_ok=True)
+    with atomic_file(path) as temporary:
         save_file(arrays, temporary)
 
 
-def load_layers(run_dir: Path | str, seed: int | None = None) -> NumpyPolicy:
-    """The actor of one seed (the first one by default). UserError if there is none."""
+def kept_policy_path(run_dir: Path, step: int) -> Path:
+    """Where the policies of `step` are kept."""
+    return run_dir / KEPT / f"step_{step:09d}.safetensors"
+
+
+def list_policies(run_dir: Path | str) -> dict[int, Path]:
+    """The files of the kept policies by their step, ascending; the last policy of a finished run is among them."""
+    run_dir = Path(run_dir)
+    kept = {int(path.stem.removeprefix("step_")): path for path in (run_dir / KEPT).glob("step_*.safetensors")}
+    if (run_dir / store.RESULT).exists() and (run_dir / POLICIES).exists():
+        kept.setdefault(store.read_json(run_dir / store.CONFIG)["loop"]["total_updates"], run_dir / POLICIES)
+    return dict(sorted(kept.items()))
+
+
+def load_layers(run_dir: Path | str, seed: int | None = None, step: int | None = None) -> NumpyPolicy:
+    """The actor of one seed (the first one by default), of the last evaluation or of a kept `step`.
+
+    UserError if there is none.
+    """
     from safetensors.numpy import load_file
 
-    path = Path(run_dir) / POLICIES
-    seeds = store.read_json(Path(run_dir) / store.CONFIG)["seeds"]
+    run_dir = Path(run_dir)
+    seeds = store.read_json(run_dir / store.CONFIG)["seeds"]
+    path, steps = run_dir / POLICIES, list_policies(run_dir)
+    if step is not None and step not in steps:
+        raise UserError(f"{run_dir}: expected one of the kept steps {list(steps)}, found {step}: choose one of them")
+    path = path if step is None else steps[step]
     if not path.exists():
         raise UserError(f"{path}: expected a trained policy, found no file: finish the run first (--resume)")
     chosen = seeds[0] if seed is None else seed
@@ -59,14 +83,19 @@ def load_layers(run_dir: Path | str, seed: int | None = None) -> NumpyPolicy:
     return from_arrays(load_file(path), f"{chosen}/")
 
 
-def load_policy(run_dir: Path | str, seed: int | None = None) -> Callable[[np.ndarray], np.ndarray]:
-    """The trained policy as a function `[*B, obs_dim] -> [*B, action_dim]` on NumPy arrays, deterministic."""
-    layers = load_layers(run_dir, seed)
+def load_policy(
+    run_dir: Path | str, seed: int | None = None, step: int | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The trained policy as a function `[*B, obs_dim] -> [*B, action_dim]` on NumPy arrays, deterministic.
+
+    Actions are in [-1, 1]. `step` chooses one of `list_policies`, the last one by default.
+    """
+    layers = load_layers(run_dir, seed, step)
     return lambda obs: act(layers, np.asarray(obs, np.float32), None)
 
 
 def summarise(run_dir: Path) -> Result:
-    """Read the metrics back and write result.json: last evaluation, mean of the last five, best (not to be quoted)."""
+    """Read the metrics back and write result.json: last evaluation, mean of the last ten, best (not to be quoted)."""
     config = store.read_json(run_dir / store.CONFIG)
     rows = [row for row in store.read_metrics(run_dir) if "eval/return_mean" in row]
     key = "eval/score" if rows and "eval/score" in rows[0] else "eval/return_mean"
@@ -76,10 +105,11 @@ def summarise(run_dir: Path) -> Result:
         if values:
             per_seed[str(seed)] = {
                 "last": values[-1],
-                "last_5_mean": float(np.mean(values[-LAST:])),
+                "last_10_mean": float(np.mean(values[-LAST:])),
+                "evaluations": len(values[-LAST:]),
                 "best": max(values),
             }
-    means = [entry["last_5_mean"] for entry in per_seed.values()]
+    means = [entry["last_10_mean"] for entry in per_seed.values()]
     summary = {
         "algo": config["algo"],
         "dataset": config["data"]["name"],
@@ -88,12 +118,20 @@ def summarise(run_dir: Path) -> Result:
         "updates": config["loop"]["total_updates"],
         "num_seeds": len(config["seeds"]),
         "per_seed": per_seed,
-        "last_5_mean": float(np.mean(means)) if means else None,
-        "last_5_std": float(np.std(means)) if means else None,
+        "last_10_mean": float(np.mean(means)) if means else None,
+        "last_10_std": float(np.std(means)) if means else None,
+        "eval_share": eval_share(store.read_metrics(run_dir)),
         "provenance": store.read_json(run_dir / store.PROVENANCE),
     }
     store.write_json(run_dir / store.RESULT, summary)
     return Result(run_dir, summary)
+
+
+def eval_share(rows: list[dict[str, Any]]) -> float | None:
+    """The share of the loop's wall-clock that went into the simulator; None where nothing was evaluated."""
+    first = [row for row in rows if row["seed"] == rows[0]["seed"]]  # seeds run together: each row tells the same time
+    seconds = {key: sum(row.get(f"time/{key}", 0.0) for row in first) for key in ("train_seconds", "eval_seconds")}
+    return seconds["eval_seconds"] / sum(seconds.values()) if seconds["eval_seconds"] else None
 
 
 def format_table(result: Result) -> str:
@@ -103,13 +141,15 @@ def format_table(result: Result) -> str:
     lines = [
         f"{summary['algo']} on {summary['dataset']}, {summary['updates']:,} updates ({unit})",
         "",
-        f"{'seed':>8} {'mean of last 5':>16} {'last':>8} {'best (do not quote)':>21}",
+        f"{'seed':>8} {'mean of last 10':>16} {'last':>8} {'best (do not quote)':>21}",
     ]
     for seed, entry in summary["per_seed"].items():
-        lines.append(f"{seed:>8} {entry['last_5_mean']:>16.1f} {entry['last']:>8.1f} {entry['best']:>21.1f}")
+        lines.append(f"{seed:>8} {entry['last_10_mean']:>16.1f} {entry['last']:>8.1f} {entry['best']:>21.1f}")
     if not summary["per_seed"]:
         lines.append("no simulator is known for this data: not evaluated")
-    elif summary["num_seeds"] > 1:
-        mean, spread = summary["last_5_mean"], summary["last_5_std"]
+    elif (count := min(entry["evaluations"] for entry in summary["per_seed"].values())) < LAST:
+        lines.append(f"(only {count} evaluations so far are averaged, not {LAST})")
+    if summary["num_seeds"] > 1 and summary["per_seed"]:
+        mean, spread = summary["last_10_mean"], summary["last_10_std"]
         lines.append(f"{'mean':>8} {mean:>16.1f} +- {spread:.1f} over {summary['num_seeds']} seeds")
     return "\n".join([*lines, "", f"run:    {result.run_dir}", f"curves: {result.curves}"])

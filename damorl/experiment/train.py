@@ -6,7 +6,6 @@ from (seed, epoch), so a run continued from a checkpoint is the same run, bit fo
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Collection
 from contextlib import closing
@@ -21,8 +20,9 @@ import numpy as np
 from damorl.algos.base import OfflineData, OnProgress, Problem
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig
+from damorl.experiment.describe import describe_run, remarks
 from damorl.experiment.progress import Progress
-from damorl.experiment.result import Result, save_policies, summarise
+from damorl.experiment.result import POLICIES, Result, kept_policy_path, save_policies, summarise
 from damorl.record import checkpoint, store
 from damorl.types import Key, Metrics, Transition
 from damorl.world.datasets import Dataset
@@ -136,13 +136,22 @@ def host_actors(config: RunConfig, state: Any) -> list[Any]:
     return [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(config.seeds))]
 
 
+def keep_policies(config: RunConfig, run_dir: Path, actors: list[Any], step: int) -> None:
+    """Save the policies of this evaluation; those of every `keep_policy_every`-th are kept for good."""
+    save_policies(run_dir / POLICIES, actors, config.seeds)
+    if step % (config.loop.eval_interval * config.loop.keep_policy_every) == 0:
+        save_policies(kept_policy_path(run_dir, step), actors, config.seeds)
+
+
 def evaluate_actors(
-    config: RunConfig, dataset: Dataset, evaluator: Evaluator, actors: list[Any]
+    config: RunConfig, dataset: Dataset, evaluator: Evaluator | None, actors: list[Any], rows: list[dict[str, float]]
 ) -> list[dict[str, float]]:
-    """Deterministic episodes in the simulator, one dictionary of `eval/*` per seed."""
+    """`rows`, one per seed, with `eval/*` of deterministic episodes; as they are where there is no simulator."""
     from damorl.behaviour.host_policy import act
 
-    rows = []
+    if evaluator is None:
+        return rows
+    began, found = time.perf_counter(), []
     for layers in actors:
         episodes = evaluator.run(lambda obs, p=layers: act(p, obs, None), config.loop.eval_episodes, EVAL_SEED)
         mean = float(np.mean(episodes.returns))
@@ -153,8 +162,9 @@ def evaluate_actors(
         }
         if dataset.task is not None and dataset.task.reference_min is not None:
             row["eval/score"] = normalised_score(dataset.task, mean)
-        rows.append(row)
-    return rows
+        found.append(row)
+    seconds = {"time/eval_seconds": time.perf_counter() - began}
+    return [row | evaluation | seconds for row, evaluation in zip(rows, found, strict=True)]
 
 
 class Recorder:
@@ -209,36 +219,9 @@ def start_or_resume(
     return state, 0
 
 
-def describe_dataset(dataset: Dataset, gamma: float) -> dict[str, Any]:
-    """What the run directory remembers of its data."""
-    returns = dataset.episode_returns()
-    return {
-        "name": dataset.name,
-        "sha256": dataset.sha256,
-        "num_transitions": dataset.num_transitions,
-        "task": None if dataset.task is None else dataset.task.name,
-        "return_mean": float(np.mean(returns)) if len(returns) else None,
-        "return_max": float(np.max(returns)) if len(returns) else None,
-        "best_discounted_return": dataset.best_discounted_return(gamma),
-        "obs_std": np.std(dataset.transitions.obs, axis=0).tolist(),
-    }
-
-
-def describe_run(config: RunConfig, dataset: Dataset, run_dir: Path) -> None:
-    """Write config and provenance, unless an earlier call has."""
-    if (run_dir / store.CONFIG).exists():
-        return
-    gamma = getattr(config.algo_config, "gamma", 0.99)
-    device = jax.devices()[0].device_kind
-    store.write_json(
-        run_dir / store.PROVENANCE, store.provenance([Path(sys.argv[0]).name, *sys.argv[1:]], dataset.sha256, device)
-    )
-    store.write_json(run_dir / store.CONFIG, config.as_dict() | {"data": describe_dataset(dataset, gamma)})
-
-
 def finish(config: RunConfig, run_dir: Path, state: Any, step: int, curves: bool) -> Result:
     """Policies and picture of where the run stands, and its result if that is the end."""
-    save_policies(run_dir, host_actors(config, state), config.seeds)
+    save_policies(run_dir / POLICIES, host_actors(config, state), config.seeds)
     if curves:
         from damorl.report.curves import draw_curves
 
@@ -264,8 +247,10 @@ def train(
     problem, data, progress = make_problem(dataset), to_device(dataset), Progress(config, quiet)
     describe_run(config, dataset, run_dir)
     state, step = start_or_resume(config, problem, data, run_dir, progress, deadline)
+    for remark in remarks(dataset):
+        progress.warn(remark)
     task = None if "simulator" in without else dataset.task
-    evaluator = None if task is None else Evaluator(task, dataset.spec)
+    evaluator = None if task is None or task.env_id is None else Evaluator(task, dataset.spec)
     epoch_fn, keys, loop = make_epoch(config, problem), seed_keys(config.seeds), config.loop
     progress.begin(step)
     saved, late = time.monotonic(), False
@@ -275,14 +260,14 @@ def train(
             state, refreshed, updates = epoch_fn(state, data, keys, step // loop.refresh_interval)
             check_finite(updates, config, step, run_dir)
             step += loop.refresh_interval
-            rate = loop.refresh_interval / (time.perf_counter() - began)
-            rows = metric_rows(len(config.seeds), refreshed, updates)
-            if step % loop.eval_interval == 0 and evaluator is not None:
+            seconds = time.perf_counter() - began
+            times = {"time/updates_per_second": loop.refresh_interval / seconds, "time/train_seconds": seconds}
+            rows = [row | times for row in metric_rows(len(config.seeds), refreshed, updates)]
+            if step % loop.eval_interval == 0:
                 actors = host_actors(config, state)
-                evaluations = evaluate_actors(config, dataset, evaluator, actors)
-                rows = [row | evaluation for row, evaluation in zip(rows, evaluations, strict=True)]
-                save_policies(run_dir, actors, config.seeds)
-            recorder.write(step, [row | {"time/updates_per_second": rate} for row in rows])
+                keep_policies(config, run_dir, actors, step)
+                rows = evaluate_actors(config, dataset, evaluator, actors, rows)
+            recorder.write(step, rows)
             now = time.monotonic()
             late = deadline is not None and now >= deadline
             due = late or now - saved >= CHECKPOINT_SECONDS

@@ -138,14 +138,14 @@ def references(config: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def title(rows: Sequence[Row], config: Mapping[str, Any]) -> str:
-    """What was run, on how many seeds, and the score: each seed's mean of its last 5, then mean and deviation."""
+    """What was run, on how many seeds, and the score: each seed's mean of its last 10, then mean and deviation."""
     num_seeds = len({row["seed"] for row in rows})
     parts = [
         str(config.get("algo", "")).upper(),
         str(config.get("data", {}).get("name", "")),
         f"{num_seeds} seed{'s' * (num_seeds != 1)}",
     ]
-    scores = [values[np.isfinite(values)][-5:] for values in curve(rows, "eval/score").values]
+    scores = [values[np.isfinite(values)][-10:] for values in curve(rows, "eval/score").values]
     finals = [seed_scores.mean() for seed_scores in scores if seed_scores.size]
     if finals:
         spread = f" \u00b1 {np.std(finals):.1f}" if len(finals) > 1 else ""

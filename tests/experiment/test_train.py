@@ -21,6 +21,7 @@ import damorl
 from damorl.errors import UserError
 from damorl.experiment import train as loop
 from damorl.experiment.config import RunConfig, defaults, replace
+from damorl.experiment.result import list_policies, summarise
 from damorl.record import checkpoint, store
 from damorl.world.datasets import Dataset, load_dataset
 from damorl.world.store import write_dataset
@@ -82,7 +83,16 @@ def finished(data_path: Path, dataset: Dataset, tmp_path_factory: pytest.TempPat
 
 def test_the_run_directory_holds_everything(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
-    assert names >= {"config.json", "provenance.json", "metrics.jsonl", "tb", "checkpoint", "result.json", "curves.png"}
+    assert names >= {
+        "config.json",
+        "provenance.json",
+        "metrics.jsonl",
+        "tb",
+        "checkpoint",
+        "result.json",
+        "curves.png",
+        "dataset.json",
+    }
     rows = numbers(finished)
     assert [row["step"] for row in rows] == [10, 20, 30, 40]
     assert {"critic/loss", "classifier/accuracy", "rollout/length_mean", "actor/temperature"} <= rows[0].keys()
@@ -190,13 +200,48 @@ def test_the_first_bad_update_is_named(tmp_path: Path, data_path: Path) -> None:
         loop.check_finite(metrics, smoke(data_path, (3, 5)), 100, tmp_path)
 
 
-def test_data_without_a_simulator_trains_unscored(dataset: Dataset, data_path: Path, tmp_path: Path) -> None:
+def test_data_without_a_simulator_trains_unscored_and_says_so(
+    dataset: Dataset, data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     unknown = dataclasses.replace(dataset, task=None, name="mine")
-    config = smoke(data_path)
-    result = loop.train(
-        dataclasses.replace(config, loop=dataclasses.replace(config.loop, total_updates=10)),
-        unknown,
-        tmp_path,
-        quiet=True,
-    )
+    result = loop.train(smoke(data_path), unknown, tmp_path, quiet=True)
     assert result.summary["per_seed"] == {}
+    assert result.summary["eval_share"] is None
+    assert list(list_policies(tmp_path)) == [20, 40]  # to choose among without a simulator
+    assert "no task is known for mine" in capsys.readouterr().err
+
+
+def test_policies_are_kept_and_found_by_their_step(finished: Path) -> None:
+    assert list(list_policies(finished)) == [20, 40]
+    obs = np.ones((3, 11))
+    last, early = damorl.load_policy(finished)(obs), damorl.load_policy(finished, step=20)(obs)
+    np.testing.assert_array_equal(last, damorl.load_policy(finished, step=40)(obs))
+    assert np.abs(last - early).max() > 0
+    with pytest.raises(UserError, match=r"expected one of the kept steps \[20, 40\], found 30"):
+        damorl.load_policy(finished, step=30)
+
+
+def test_the_score_is_the_mean_of_the_last_ten_evaluations(tmp_path: Path) -> None:
+    store.write_json(
+        tmp_path / store.CONFIG,
+        {
+            "algo": "bc",
+            "seeds": [0, 4],
+            "data": {"name": "d", "sha256": "0"},
+            "loop": {"total_updates": 12},
+        },
+    )
+    store.write_json(tmp_path / store.PROVENANCE, {})
+    scores = {0: [100.0, 50.0, *[float(i) for i in range(10)]], 4: [0.0] * 11 + [20.0]}
+    rows = [
+        {"step": step + 1, "seed": seed, "eval/return_mean": 1.0, "eval/score": scores[seed][step]}
+        | {"time/train_seconds": 3.0, "time/eval_seconds": 1.0}
+        for step in range(12)
+        for seed in (0, 4)
+    ]
+    store.append_metrics(tmp_path, rows)
+    summary = summarise(tmp_path).summary
+    assert summary["per_seed"]["0"] == {"last": 9.0, "last_10_mean": 4.5, "evaluations": 10, "best": 100.0}
+    assert summary["per_seed"]["4"] == {"last": 20.0, "last_10_mean": 2.0, "evaluations": 10, "best": 20.0}
+    assert (summary["last_10_mean"], summary["last_10_std"]) == (3.25, 1.25)
+    assert summary["eval_share"] == 0.25  # both seeds play in the same second
