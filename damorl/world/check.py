@@ -2,66 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from damorl.world.datasets import Dataset, find_dataset, make_dataset, resolve_task
+from damorl.world.card import duplicate_share
+from damorl.world.datasets import DEFAULT_NUM_STEPS, Dataset, examine_source, make_dataset
 from damorl.world.examine import Problem as Problem
-from damorl.world.examine import Rows, continues, examine
+from damorl.world.examine import Rows
+from damorl.world.names import ColumnMap
+from damorl.world.recorded import resolve_task
+from damorl.world.rows import continues
+from damorl.world.sources import open_source
 
-DUPLICATES, SHORT_EPISODE = 0.01, 5
+if TYPE_CHECKING:
+    from minari import MinariDataset
+
+DUPLICATES, SHORT_EPISODE, MANY_FALLS = 0.01, 5, 10
 
 
-def find_problems(path: str | Path, task: str | None = None) -> list[Problem]:
-    """Every problem of a file (or of a built-in set that is made), errors first.
+def find_problems(
+    source: str | Path | Mapping[str, Any] | MinariDataset,
+    task: str | None = None,
+    num_steps: int = DEFAULT_NUM_STEPS,
+    seed: int = 0,
+    columns: ColumnMap | None = None,
+    action_bounds: tuple[ArrayLike, ArrayLike] | None = None,
+    name: str | None = None,
+) -> list[Problem]:
+    """Every problem of a data set, errors first. The arguments are those of `load_dataset`.
 
-    `load_dataset` refuses the file exactly if one of them is an error, with the first one's message: both take the
-    errors from `examine`. UserError if `task`, or a bare word for `path`, is no known name.
+    `load_dataset` refuses the data set exactly if one of them is an error, with the first one's message: both take the
+    errors from `examine.judge`. UserError if an argument is unusable or there is no such data set.
     """
-    file, name = find_dataset(path)
-    resolved = resolve_task(name, task)
-    examination = examine(file, resolved)
+    found = open_source(source, num_steps, seed, columns, name)
+    resolved, remark = resolve_task(found, task)
+    examination = examine_source(found, resolved, action_bounds)
     problems = list(examination.problems)
+    if remark:
+        problems.append(Problem("env_spec", "warning", remark, "policies are not scored in a simulator"))
     if examination.rows is not None:
-        problems += find_oddities(make_dataset(name, resolved, file, examination), examination.rows)
+        dataset = make_dataset(found, resolved, examination)
+        problems += find_oddities(found.label, dataset, examination.rows)
     return sorted(problems, key=lambda problem: problem.severity == "warning")
 
 
-def find_oddities(dataset: Dataset, rows: Rows) -> Iterator[Problem]:
+def find_oddities(label: str, dataset: Dataset, rows: Rows) -> Iterator[Problem]:
     """What can be loaded but is worth a look: warnings about the values of a data set and its `rows`."""
-    share = 1 - _count_distinct(rows) / dataset.num_transitions
+    share = duplicate_share(rows)
     if share > DUPLICATES:
-        yield _warning(dataset, "observations", f"{share:.1%} of the rows repeat another row", "they weigh double")
+        yield _warning(label, "observations", f"{share:.1%} of the rows repeat another row", "they weigh double")
     for key, column in (("observations", rows.obs), ("actions", rows.action)):
         constant = np.flatnonzero((column == column[0]).all(axis=0)).tolist()
         if constant:
-            yield _warning(dataset, key, f"columns {constant} never change", "nothing can be learnt about them")
+            yield _warning(label, key, f"columns {constant} never change", "nothing can be learnt about them")
     jumps = ~dataset.episode_end[:-1] & ~continues(rows.next_obs[:-1], rows.obs[1:])
     if jumps.any():
         found = f"{jumps.mean():.1%} of the rows inside episodes do not lead to the row after them"
-        yield _warning(dataset, "next_observations", found, "episode returns and lengths mix different episodes")
+        yield _warning(label, "next_observations", found, "episode returns and lengths mix different episodes")
     if (rows.reward == rows.reward[0]).all():
-        yield _warning(dataset, "rewards", f"every reward is {rows.reward[0]}", "no action is better than another")
-    yield from _episode_oddities(dataset)
+        yield _warning(label, "rewards", f"every reward is {rows.reward[0]}", "no action is better than another")
+    yield from _episode_oddities(label, dataset)
+    yield from _learnt_as_falls(label, dataset, rows)
 
 
-def _episode_oddities(dataset: Dataset) -> Iterator[Problem]:
+def _episode_oddities(label: str, dataset: Dataset) -> Iterator[Problem]:
     lengths = dataset.episode_lengths()
     if not len(lengths):
-        yield _warning(dataset, "timeouts", "no episode is marked as ended", "the data's returns are unknown")
+        yield _warning(label, "timeouts", "no episode is marked as ended", "the data's returns are unknown")
     elif lengths.mean() < SHORT_EPISODE:
         found = f"episodes last {lengths.mean():.1f} steps on average"
-        yield _warning(dataset, "timeouts", found, "long-term consequences are not in the data; check the flags")
+        yield _warning(label, "timeouts", found, "long-term consequences are not in the data; check the flags")
 
 
-def _warning(dataset: Dataset, key: str, found: str, consequence: str) -> Problem:
-    return Problem(key, "warning", f"{dataset.path or dataset.name}: {key}: {found}", consequence)
+def _learnt_as_falls(label: str, dataset: Dataset, rows: Rows) -> Iterator[Problem]:
+    """Time limits that are marked as terminal, which they should not be: nothing is worth anything after a fall."""
+    consequence = "the time limit is learnt as a fall; mark as terminal only where the task itself ended"
+    if rows.truncated.any() and rows.terminal[rows.truncated].all():
+        found = f"all {rows.truncated.sum()} truncated rows are terminal as well, and count as both"
+        yield _warning(label, "terminals", found, consequence)
+    lengths = dataset.episode_lengths()
+    fallen = lengths[rows.terminal[dataset.episode_end]]
+    if len(fallen) >= MANY_FALLS and (fallen == lengths.max()).all():
+        found = f"all {len(fallen)} terminal rows end episodes of the same length, {fallen[0]} steps"
+        yield _warning(label, "terminals", found, consequence)
 
 
-def _count_distinct(rows: Rows) -> int:
-    """How many different `(obs, action, next_obs)` there are, by a random linear hash of their bits."""
-    bits = np.hstack([rows.obs, rows.action, rows.next_obs]).view(np.uint32)
-    factors = np.random.default_rng(0).integers(1, 2**63, bits.shape[1], dtype=np.uint64) | np.uint64(1)
-    return len(np.unique(bits @ factors))
+def _warning(label: str, key: str, found: str, consequence: str) -> Problem:
+    return Problem(key, "warning", f"{label}: {key}: {found}", consequence)

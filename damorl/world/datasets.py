@@ -1,25 +1,31 @@
-"""Data sets in memory: loaded by name or path, with their episodes."""
+"""Data sets in memory: loaded from wherever they are, with their episodes."""
 
 from __future__ import annotations
 
-import os
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import platformdirs
 from numpy.typing import ArrayLike
 
 from damorl.errors import UserError
 from damorl.types import Array, Spec, Transition
-from damorl.world.examine import Examination, examine
-from damorl.world.store import Metadata
+from damorl.world.contents import Metadata
+from damorl.world.examine import Examination, judge
+from damorl.world.names import ColumnMap
+from damorl.world.recorded import resolve_task
+from damorl.world.sources import DEFAULT_NUM_STEPS, Source, open_source
+from damorl.world.sources import cache_dir as cache_dir
+from damorl.world.sources import dataset_path as dataset_path
 from damorl.world.store import write_dataset as write_dataset
-from damorl.world.tasks import DATASET_NAMES, DatasetName, Task, find_task, infer_task
+from damorl.world.task import Task
+from damorl.world.units import make_bounds
 
-DEFAULT_NUM_STEPS = 200_000
-"""Transitions per part of a built-in data set."""
+if TYPE_CHECKING:
+    from minari import MinariDataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +44,13 @@ class Dataset:
     truncated: np.ndarray
     path: Path | None
     sha256: str
-    """Of the arrays (`store.hash_columns`), whatever file they came from."""
+    """Of the arrays (`store.hash_columns`), whatever they were stored in."""
     metadata: Metadata = field(default_factory=dict)
+    """What came with the data. `action_low` and `action_high` (JSON lists, see `units.from_metadata`) are there if the
+    actions had other units than [-1, 1] before they were loaded."""
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    """The types that the arrays are stored in, by the names of D4RL."""
+    non_finite_rows: int = 0
 
     @property
     def num_transitions(self) -> int:
@@ -110,63 +121,67 @@ def discounted_returns(reward: ArrayLike, ended: ArrayLike, gamma: float) -> np.
     return np.array(returns[::-1])
 
 
-def make_dataset(name: str, task: Task | None, path: Path, examination: Examination) -> Dataset:
-    """The data set of a file in which `examine` found no error. UserError with its first error if there is one."""
+def load_dataset(
+    source: str | Path | Mapping[str, Any] | MinariDataset,
+    task: str | None = None,
+    num_steps: int = DEFAULT_NUM_STEPS,
+    seed: int = 0,
+    columns: ColumnMap | None = None,
+    action_bounds: tuple[ArrayLike, ArrayLike] | None = None,
+    name: str | None = None,
+) -> Dataset:
+    """Load a data set. `source` is one of
+
+    - a built-in name (`hopper-medium`; `num_steps` and `seed` say which build) or D4RL's (`hopper-medium-v2`);
+    - the path of a file: HDF5 in D4RL's flat layout, `.npz`, `.csv` or `.parquet`;
+    - arrays by name, `{"obs": ..., "action": ...}`; the data set is then called `name`;
+    - a Minari id (`mujoco/hopper/medium-v0`, or `minari:ID` for any) or a `MinariDataset`.
+
+    Arrays may have any of the names in `names.NAMES`; `columns` maps ours to others. In a table a vector is spread
+    over `obs_0`, `obs_1`, ... or whatever columns are named: `{"observations": ["angle", "speed"], "rewards": "r"}`.
+    Everything becomes float32 once. Terminals and timeouts stay apart, and a row that has both keeps both.
+
+    `task` names the task, or is `"none"`. Without it a Minari set's environment tells, or else the name if it begins
+    with a task's. Actions are brought to [-1, 1] from `action_bounds` (low, high; a number or one for each action),
+    else from Minari's action space, else from the task's bounds, and clipped if they are beyond by at most 1e-4.
+
+    Data without `next_observations` get them from the following row, never across an episode's end. The state that
+    an episode's last row led to is then unknown, so that row is dropped, **also where it is terminal**, and the one
+    before it counts as truncated; `metadata["next_observations"]` is then `"rebuilt"`. Data that do not tell where
+    episodes were cut count as cut where the next row does not begin in the state just reached.
+
+    Raises UserError with the first error that `check.find_problems` lists, or if there is no such data set. Warns if a
+    Minari set's environment is no task.
+    """
+    found = open_source(source, num_steps, seed, columns, name)
+    resolved, remark = resolve_task(found, task)
+    dataset = make_dataset(found, resolved, examine_source(found, resolved, action_bounds))
+    if remark:
+        warnings.warn(remark, stacklevel=2)
+    return dataset
+
+
+def examine_source(source: Source, task: Task | None, action_bounds: tuple[ArrayLike, ArrayLike] | None) -> Examination:
+    """Judge what was found. UserError for bounds that are none."""
+    return judge(source.label, source.contents, task, make_bounds(*action_bounds) if action_bounds else None)
+
+
+def make_dataset(source: Source, task: Task | None, examination: Examination) -> Dataset:
+    """The data set of a source that has no error. UserError with its first error if there is one."""
     for problem in examination.problems:
         if problem.severity == "error":
             raise UserError(problem.message)
     assert examination.rows is not None
     *numbers, terminal, truncated = examination.rows
     transitions = Transition(*(cast(Array, array) for array in (*numbers, terminal.astype(np.float32))))
-    return Dataset(name, task, transitions, truncated, path, examination.sha256, examination.metadata)
-
-
-def load_dataset(
-    source: str | Path, task: str | None = None, num_steps: int = DEFAULT_NUM_STEPS, seed: int = 0
-) -> Dataset:
-    """Load a built-in data set by its name, or any HDF5 file in D4RL's layout by its path.
-
-    `task` names the task; without it the file's name tells, if it begins with one. `num_steps` and `seed` say which
-    build of a built-in set is meant. Everything becomes float32 once; terminals and timeouts stay apart, and a row
-    that has both keeps both. Actions beyond [-1, 1] by at most 1e-4 are clipped.
-
-    A file without `next_observations` gets them from the following row, never across an episode's end. The state that
-    an episode's last row led to is then unknown, so that row is dropped, **also where it is terminal**, and the one
-    before it counts as truncated; `metadata["next_observations"]` is then `"rebuilt"`. A file without `timeouts`
-    counts as truncated where the next row does not begin in the state just reached.
-
-    Raises UserError with the first error that `check.find_problems` lists, or if a built-in set is not yet made.
-    """
-    path, name = find_dataset(source, num_steps, seed)
-    resolved = resolve_task(name, task)
-    return make_dataset(name, resolved, path, examine(path, resolved))
-
-
-def find_dataset(source: str | Path, num_steps: int = DEFAULT_NUM_STEPS, seed: int = 0) -> tuple[Path, str]:
-    """The file and the name of a data set. UserError if `source` is neither a built-in name nor a path."""
-    if isinstance(source, str) and source in DATASET_NAMES:
-        path = dataset_path(source, num_steps, seed)
-        if not path.exists():
-            steps = "" if num_steps == DEFAULT_NUM_STEPS else f" --steps {num_steps}"
-            raise UserError(f"data set {source!r} is not made yet ({path}): run `damorl data make {source}{steps}`")
-        return path, source
-    path = Path(os.path.expanduser(source))
-    if isinstance(source, str) and not path.suffix and path.name == source and not os.path.exists(path):
-        DatasetName.parse(source)  # a bare word that is no file was meant as a name: says which names there are
-    return path, path.stem
-
-
-def resolve_task(dataset_name: str, task: str | None) -> Task | None:
-    """The task of that name or, without one, the task that the data set's name begins with."""
-    return infer_task(dataset_name) if task is None else find_task(task)
-
-
-def cache_dir() -> Path:
-    """Where built-in data sets are kept: `$DAMORL_HOME`, or the user's cache folder."""
-    home = os.environ.get("DAMORL_HOME")
-    return Path(os.path.expanduser(home)) if home else Path(platformdirs.user_cache_dir("damorl"))
-
-
-def dataset_path(name: str, num_steps: int = DEFAULT_NUM_STEPS, seed: int = 0) -> Path:
-    """The file of a built-in data set, whether it exists or not. UserError if there is no set of that name."""
-    return cache_dir() / "datasets" / f"{DatasetName.parse(name)}-{num_steps}-seed{seed}.hdf5"
+    return Dataset(
+        name=source.name,
+        task=task,
+        transitions=transitions,
+        truncated=truncated,
+        path=source.path,
+        sha256=examination.sha256,
+        metadata=examination.metadata,
+        dtypes=examination.dtypes,
+        non_finite_rows=examination.non_finite_rows,
+    )

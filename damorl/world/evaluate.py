@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from damorl.errors import UserError
 from damorl.types import Spec
-from damorl.world.tasks import Task, make_env
+from damorl.world.simulators import make_env, simulator_of
+from damorl.world.task import Task
 
 if TYPE_CHECKING:
     import gymnasium
 
 Act = Callable[[np.ndarray], np.ndarray]
-"""A policy on the host, `[N, obs_dim] -> [N, action_dim]`."""
+"""A policy on the host, `[N, obs_dim] -> [N, action_dim]`, with actions in [-1, 1] whatever the simulator's bounds."""
 
 WRONG_TASK = "evaluate it on the task it was trained for"
-NOISE_STREAM = 1  # keeps the noise of an episode apart from the simulator's own draws, which use the same seed
+# An episode's draws beside the simulator's own, which use the same seed: measurement noise, and a policy's sampling.
+NOISE_STREAM, ACTION_STREAM = 1, 2
+BLOCK = 128  # steps for which draws are made at once
 
 
 class Episodes(NamedTuple):
@@ -43,7 +46,8 @@ class Evaluator:
     """
 
     def __init__(self, task: Task, spec: Spec | None = None) -> None:
-        """`spec` holds the policy's dimensions; `UserError` if the task's differ."""
+        """`spec` holds the policy's dimensions; `UserError` if the task's differ, or if it has no simulator."""
+        simulator_of(task)
         if spec is not None and spec != task.spec:
             raise UserError(
                 f"the policy does not fit the task {task.name!r}: expected {task.obs_dim} observations and "
@@ -65,7 +69,7 @@ class Evaluator:
                 f"cannot evaluate: expected at least 1 episode and a seed of 0 or more, found {num_episodes} and "
                 f"{seed}; pass for example --episodes 10"
             )
-        measure = measurement(noise, obs_std, self.task.obs_dim, [seed + i for i in range(num_episodes)])
+        measure = measurement(noise, obs_std, self.task.obs_dim, range(seed, seed + num_episodes))
         self.envs += [make_env(self.task) for _ in range(num_episodes - len(self.envs))]
         obs = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(self.envs[:num_episodes])])
         returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, np.int64)
@@ -113,7 +117,7 @@ def evaluate(
 
 
 def measurement(
-    noise: float, obs_std: np.ndarray | None, obs_dim: int, seeds: list[int]
+    noise: float, obs_std: np.ndarray | None, obs_dim: int, seeds: Sequence[int]
 ) -> Callable[[np.ndarray], np.ndarray]:
     """What the policy sees of the states `[N, obs_dim]`: a copy, or with Gaussian noise, one stream per episode."""
     if noise == 0.0:
@@ -125,6 +129,23 @@ def measurement(
             f"cannot add measurement noise: expected the standard deviations of {obs_dim} features, found "
             f"{'none' if obs_std is None else obs_std.shape}; take them from the dataset of the same task"
         )
-    scale = noise * obs_std
-    rngs = [np.random.default_rng((seed, NOISE_STREAM)) for seed in seeds]
-    return lambda obs: obs + scale * np.stack([rng.standard_normal(obs_dim) for rng in rngs])
+    scale, draws = noise * obs_std, _normal_draws(seeds, NOISE_STREAM, obs_dim)
+    return lambda obs: obs + scale * next(draws)
+
+
+def action_draws(task: Task, num_episodes: int, seed: int) -> Iterator[np.ndarray]:
+    """Standard normal float32 `[num_episodes, action_dim]`, one for each step of an `Evaluator.run` that samples.
+
+    Row i is drawn from its own stream, of `seed + i`: that episode is the same whatever episodes run beside it, but
+    for how the policy's arithmetic rounds in batches of other sizes. Make new ones for each run, for example
+    `draws = action_draws(task, 10, 0)` and then `evaluator.run(lambda obs: squash(layers, obs, next(draws)), 10, 0)`.
+    """
+    return _normal_draws(range(seed, seed + num_episodes), ACTION_STREAM, task.action_dim, np.float32)
+
+
+def _normal_draws(
+    seeds: Sequence[int], stream: int, dim: int, dtype: type[np.floating] = np.float64
+) -> Iterator[np.ndarray]:
+    rngs = [np.random.default_rng((seed, stream)) for seed in seeds]
+    while True:
+        yield from np.stack([rng.standard_normal((BLOCK, dim), dtype) for rng in rngs], axis=1)

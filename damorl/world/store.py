@@ -4,65 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from damorl.files import atomic_file, writing
+from damorl.world.contents import COLUMNS, Contents, Metadata, Raw, Unreadable, first_line, printable
+from damorl.world.names import ColumnMap, gather
 
-Metadata = dict[str, str | int | float]
-
-COLUMNS: dict[str, type] = {
-    "observations": np.float32,
-    "actions": np.float32,
-    "rewards": np.float32,
-    "next_observations": np.float32,
-    "terminals": np.bool_,
-    "timeouts": np.bool_,
-}
-"""The arrays of a data set and the type each is hashed in, in the order of hashing."""
 EXTRAS = ("infos/qpos", "infos/qvel", "infos/action_log_probs")
 
 
-@dataclass(frozen=True)
-class Unreadable:
-    """Stands for a key that is there but is no array that can be read; `found` says what it is."""
-
-    found: str
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a file holds: each key of `COLUMNS` that is there, the scalars under `metadata/`, and all top-level keys."""
-
-    columns: dict[str, np.ndarray | Unreadable]
-    metadata: Metadata
-    keys: tuple[str, ...]
+def read_hdf5(path: Path, columns: ColumnMap | None = None) -> Contents:
+    """Contents of an HDF5 file: its arrays, and the scalars under `metadata/`. Raises anything on damaged bytes."""
+    with h5py.File(path, "r") as file:
+        return gather(Raw(tuple(map(printable, file)), partial(_read_column, file), _read_metadata(file)), columns)
 
 
-def read_contents(path: Path) -> Contents | Unreadable:
-    """Read the file at `path`, whatever it is; one that cannot be opened as HDF5 comes back as `Unreadable`."""
-    if not os.path.exists(path):  # unlike Path.exists, False also for names that no file can have
-        return Unreadable("no such file")
-    if not path.is_file():
-        return Unreadable("a directory" if path.is_dir() else "something that is not a file")
+def why_not_hdf5(path: Path, reason: Exception) -> str:
+    """What a file is that made `read_hdf5` raise `reason`."""
+    if not h5py.is_hdf5(path):
+        return "a file that is not HDF5"
+    return "a truncated HDF5 file" if "truncated" in str(reason) else f"a damaged HDF5 file ({first_line(reason)})"
+
+
+def _read_column(file: h5py.File, name: str) -> np.ndarray | Unreadable | None:
     try:
-        with h5py.File(path, "r") as file:
-            columns = {key: _read_column(file, key) for key in COLUMNS if key in file}
-            return Contents(columns, _read_metadata(file), tuple(map(_printable, file)))
-    except PermissionError:
-        return Unreadable("a file that may not be read")
-    except Exception as reason:  # on damaged bytes HDF5 raises nearly anything
-        return Unreadable(_describe_damage(path, reason))
-
-
-def _read_column(file: h5py.File, key: str) -> np.ndarray | Unreadable:
-    try:
-        item = file[key]
+        if name not in file:
+            return None
+        item = file[name]
         if not isinstance(item, h5py.Dataset):
             return Unreadable("a group")
         if item.shape is None:
@@ -71,7 +44,7 @@ def _read_column(file: h5py.File, key: str) -> np.ndarray | Unreadable:
     except MemoryError:
         return Unreadable("more than fits in memory")
     except Exception as reason:
-        return Unreadable(f"damaged or unsupported bytes ({_first_line(reason)})")
+        return Unreadable(f"damaged or unsupported bytes ({first_line(reason)})")
 
 
 def _read_metadata(file: h5py.File) -> Metadata:
@@ -88,31 +61,12 @@ def _read_metadata(file: h5py.File) -> Metadata:
         value = value.decode(errors="replace") if isinstance(value, bytes) else value
         value = value.item() if isinstance(value, np.generic) else value
         if isinstance(value, str | int | float):
-            metadata[_printable(name)] = value
+            metadata[printable(name)] = value
 
     group = file.get("metadata")
     if isinstance(group, h5py.Group):
         group.visititems(visit)
     return metadata
-
-
-def _printable(name: object) -> str:
-    """A key's name, which may be any bytes, as text that every terminal can print."""
-    return ascii(name)[1:-1] if isinstance(name, str) else ascii(name)
-
-
-def _describe_damage(path: Path, reason: Exception) -> str:
-    if not path.stat().st_size:
-        return "an empty file"
-    if not h5py.is_hdf5(path):
-        return "a file that is not HDF5"
-    if "truncated" in str(reason):
-        return "a truncated HDF5 file"
-    return f"a damaged HDF5 file ({_first_line(reason)})"
-
-
-def _first_line(reason: Exception) -> str:
-    return (str(reason) or type(reason).__name__).splitlines()[0]
 
 
 def hash_columns(columns: Mapping[str, np.ndarray]) -> str:

@@ -1,97 +1,32 @@
-"""The built-in tasks: their sizes, when they end, how they are scored, and how their simulator is opened."""
+"""The tasks by name: a table that a program extends, any Gymnasium environment, and tasks in a user's own file."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
 import re
-import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-
-import jax.numpy as jnp
-import numpy as np
+from typing import NamedTuple
 
 from damorl.errors import UserError
-from damorl.types import Array, Spec
-
-if TYPE_CHECKING:
-    import gymnasium
-
-Termination = Callable[[Array, Array, Array], Array]
-"""`(obs [*B, obs_dim], action [*B, action_dim], next_obs [*B, obs_dim]) -> [*B]` bool: has the task ended?"""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task with a simulator. Actions are in [-1, 1]; returns are scored between two reference returns."""
-
-    name: str
-    """Lower-case letters, digits and underscores, as file names of its data sets begin."""
-    env_id: str
-    """What Gymnasium calls it."""
-    obs_dim: int
-    action_dim: int
-    termination: Termination
-    reference_min: float | None = None
-    """The return that scores 0, a random policy's. None: the task has no normalised score."""
-    reference_max: float | None = None
-    """The return that scores 100."""
-    max_episode_steps: int = 1000
-    action_low: float | tuple[float, ...] = -1.0
-    """The simulator's lower action bound, of every dimension or of each; data carry actions in these units."""
-    action_high: float | tuple[float, ...] = 1.0
-    """Its upper bound. Inside the library actions are always in [-1, 1]."""
-
-    @property
-    def spec(self) -> Spec:
-        """What an algorithm needs to know."""
-        return Spec(self.obs_dim, self.action_dim)
-
-
-# Terminations are asked of *predicted* states, so they must hold for values no simulator would give: both bounds are
-# tested (|x < 100| instead of |x| < 100 is a well-copied bug), and a state that is not finite has always ended.
-
-
-def hopper_ended(obs: Array, action: Array, next_obs: Array) -> Array:
-    """Fallen: height <= 0.7, |torso angle| >= 0.2, or a joint position or velocity outside (-100, 100).
-
-    Gymnasium tests the velocities themselves but observes them clipped to [-10, 10], so on real observations the
-    velocity test cannot fire; on predicted ones, which nothing clips, it can.
-    """
-    height, angle = next_obs[..., 0], next_obs[..., 1]
-    in_range = jnp.all(jnp.abs(next_obs[..., 1:]) < 100.0, axis=-1)
-    return ~(_finite(next_obs) & in_range & (height > 0.7) & (jnp.abs(angle) < 0.2))
-
-
-def walker2d_ended(obs: Array, action: Array, next_obs: Array) -> Array:
-    """Fallen: height outside (0.8, 2), or |torso angle| >= 1."""
-    height, angle = next_obs[..., 0], next_obs[..., 1]
-    return ~(_finite(next_obs) & (height > 0.8) & (height < 2.0) & (jnp.abs(angle) < 1.0))
-
-
-def halfcheetah_ended(obs: Array, action: Array, next_obs: Array) -> Array:
-    """Never, as in the simulator; only a state that is not finite ends it."""
-    return ~_finite(next_obs)
-
-
-def inverted_double_pendulum_ended(obs: Array, action: Array, next_obs: Array) -> Array:
-    """The tip is at height 1 or below; both poles are 0.6 long, the second one's angle is relative to the first's.
-
-    Observations are `[x, sin a, sin b, cos a, cos b, velocities, constraint forces]`. MuJoCo tests the tip of its last
-    Runge-Kutta stage, which is within about 1e-4 of the observed state's.
-    """
-    sin_a, sin_b, cos_a, cos_b = (next_obs[..., i] for i in range(1, 5))
-    tip_height = 0.6 * cos_a + 0.6 * (cos_a * cos_b - sin_a * sin_b)
-    return ~(_finite(next_obs) & (tip_height > 1.0))
-
-
-def _finite(state: Array) -> Array:
-    return jnp.all(jnp.isfinite(state), axis=-1)
-
+from damorl.world.simulators import make_env as make_env
+from damorl.world.simulators import simulator_of as simulator_of
+from damorl.world.simulators import task_of_env
+from damorl.world.task import Task as Task
+from damorl.world.task import check_termination
+from damorl.world.task import from_unit as from_unit
+from damorl.world.task import normalised_score as normalised_score
+from damorl.world.task import normalised_std as normalised_std
+from damorl.world.task import to_unit as to_unit
+from damorl.world.task_files import is_task_file, task_of_file
+from damorl.world.terminations import Termination as Termination
+from damorl.world.terminations import ant_ended as ant_ended
+from damorl.world.terminations import halfcheetah_ended as halfcheetah_ended
+from damorl.world.terminations import hopper_ended as hopper_ended
+from damorl.world.terminations import inverted_double_pendulum_ended as inverted_double_pendulum_ended
+from damorl.world.terminations import never_ended as never_ended
+from damorl.world.terminations import walker2d_ended as walker2d_ended
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -99,31 +34,70 @@ TASKS: dict[str, Task] = {
         Task("hopper", "Hopper-v4", 11, 3, hopper_ended, -20.272305, 3234.3),
         Task("halfcheetah", "HalfCheetah-v4", 17, 6, halfcheetah_ended, -280.178953, 12135.0),
         Task("walker2d", "Walker2d-v4", 17, 6, walker2d_ended, 1.629008, 4592.3),
-        # D4RL has no such task, these two are ours: the mean of 100 uniformly random episodes (reset seeds 0 to 99),
-        # and the bound 1000 * (10 - (1.2 - 2)^2) that standing still and upright comes close to.
+        # D4RL's own ant data sets have 84 columns more, contact forces that Ant-v4 leaves out unless asked for.
+        Task("ant", "Ant-v4", 27, 8, ant_ended, -325.6, 3879.7),
+        # D4RL does not have the next two, so their references are ours. The lower one is the mean of 100 uniformly
+        # random episodes (reset seeds 0 to 99). The upper one of the double pendulum is the bound
+        # 1000 * (10 - (1.2 - 2)^2) that standing still and upright comes close to.
         Task(
             "inverted_double_pendulum", "InvertedDoublePendulum-v4", 11, 1, inverted_double_pendulum_ended, 60.1, 9360.0
         ),
+        # That of the pendulum is the same mean for a controller that pumps energy until it can balance (it is written
+        # out in tests/world/test_references.py); value iteration on a fine grid reaches -134.
+        Task("pendulum", "Pendulum-v1", 3, 1, never_ended, -1197.2, -144.8, 200, -2.0, 2.0),
     )
 }
 """Every known task by name; `register_task` adds one."""
 
 
 def register_task(task: Task) -> None:
-    """Make a task known by name. UserError if the name is ill-formed or already means another task."""
+    """Make a task known by name in this process.
+
+    UserError if the name is ill-formed or already means another task, or if its termination function is unusable.
+    """
     if not re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", task.name):
         raise UserError(
             f"task name {task.name!r}: expected lower-case letters and digits joined by single underscores; rename it"
         )
+    check_termination(task)
     if TASKS.setdefault(task.name, task) != task:
-        raise UserError(f"task name {task.name!r} already means {TASKS[task.name].env_id}; choose another name")
+        known = TASKS[task.name].env_id or "a task without simulator"
+        raise UserError(f"task name {task.name!r} already means {known}; choose another name")
 
 
 def find_task(name: str) -> Task:
-    """The task of that name. UserError with the nearest name if there is none."""
+    """The task of that name. Its own `name` finds it again.
+
+    - A name of `TASKS`.
+    - A Gymnasium id, `Reacher-v5` or `module:Env-v0` where importing `module` registers the environment. If a task of
+      the table has that very id, it is that task. Otherwise sizes, action bounds and time limit are read from the
+      environment. It ends as the table's task of the same environment in another version does, if the sizes are the
+      same too (`Hopper-v5` as `hopper`; Ant-v5 observes more than Ant-v4), and else never, which
+      `termination_known` then says. It has no reference returns, hence no normalised score: they belong to one
+      version's physics and rewards (Walker2d-v5 walks with more friction than v4).
+    - `path/to/mytasks.py:reactor`, the `Task` of that name in a file, which is run.
+
+    UserError, with the nearest name or what is wrong with the environment or the file, if there is no such task.
+    """
     if name in TASKS:
         return TASKS[name]
-    raise UserError(f"unknown task {name!r}: {_suggestion(name, TASKS)}")
+    if is_task_file(name):
+        return task_of_file(name)
+    if re.search(r"[:/]|-v\d+$", name):
+        return _find_env(name)
+    other = "a Gymnasium id (as Reacher-v5), or a Task in a file of yours (as mytasks.py:reactor)"
+    raise UserError(f"unknown task {name!r}: {_suggestion(name, TASKS, other)}")
+
+
+def _find_env(env_id: str) -> Task:
+    for task in TASKS.values():
+        if task.env_id == env_id:
+            return task
+    described = task_of_env(env_id)
+    for task in TASKS.values():
+        if task.termination_known and _env_stem(task) == _env_stem(described) and task.spec == described.spec:
+            return replace(described, termination=task.termination, termination_known=True)
+    return described
 
 
 QUALITIES = ("random", "medium", "medium-replay", "medium-expert")
@@ -142,10 +116,8 @@ class DatasetName(NamedTuple):
     def parse(cls, name: str) -> DatasetName:
         """Read a name of `DATASET_NAMES`. UserError with the nearest name if it is none of them."""
         if name not in DATASET_NAMES:
-            raise UserError(
-                f"unknown data set {name!r}: {_suggestion(name, DATASET_NAMES)}, or give the path of a D4RL-layout "
-                "HDF5 file"
-            )
+            other = "the path of a D4RL-layout HDF5 file"
+            raise UserError(f"unknown data set {name!r}: {_suggestion(name, DATASET_NAMES, other)}")
         return cls(*name.split("-", 1))
 
 
@@ -157,89 +129,23 @@ DATASET_NAMES: tuple[str, ...] = tuple(str(DatasetName(task, quality)) for task 
 def infer_task(name_or_path: str | Path) -> Task | None:
     """The task that a data set's name or file name begins with (`hopper-medium-v2`, `/x/Walker2d_random.hdf5`)."""
     stem = re.sub(r"[^a-z0-9]+", "_", Path(name_or_path).name.lower()) + "_"
-    spellings = [(name, task) for task in TASKS.values() for name in (task.name, _env_stem(task))]
-    matching = [(len(name), task) for name, task in spellings if stem.startswith(name + "_")]
-    return max(matching, key=lambda match: match[0])[1] if matching else None
+    spellings: dict[str, Task | None] = dict.fromkeys(_OTHERS)
+    spellings |= {_env_stem(task): task for task in reversed(TASKS.values())}  # of two with one simulator, the first
+    spellings |= TASKS
+    matching = [name for name in spellings if stem.startswith(name + "_")]
+    return spellings[max(matching, key=len)] if matching else None
+
+
+_OTHERS = ("ant_maze", "hopper_hop", "hopper_stand", "pendulum_swingup")
+"""Tasks of D4RL and of the DeepMind control suite that we do not have, but whose names begin as one of ours does."""
 
 
 def _env_stem(task: Task) -> str:
-    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"-v\d+$", "", task.env_id.lower()))
+    """The environment's name without its version, as names of data sets are compared."""
+    return re.sub(r"[^a-z0-9]+", "_", re.sub(r"-v\d+$", "", (task.env_id or task.name).lower()))
 
 
-def _suggestion(name: str, known: Iterable[str]) -> str:
+def _suggestion(name: str, known: Iterable[str], other: str) -> str:
     known = list(known)
     close = difflib.get_close_matches(name.lower(), known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(known)}"
-
-
-Returns = TypeVar("Returns", float, np.ndarray)
-
-
-def normalised_score(task: Task, returns: Returns) -> Returns:
-    """D4RL's score, `100 * (R - reference_min) / (reference_max - reference_min)`. UserError without references."""
-    low, high = _references(task)
-    return 100.0 * (returns - low) / (high - low)
-
-
-def normalised_std(task: Task, std: Returns) -> Returns:
-    """A standard deviation of returns in score points: scaled, never shifted. UserError without references."""
-    low, high = _references(task)
-    return 100.0 * std / (high - low)
-
-
-def _references(task: Task) -> tuple[float, float]:
-    if task.reference_min is None or task.reference_max is None:
-        raise UserError(
-            f"task {task.name!r} has no reference returns, so no normalised score: give Task reference_min and "
-            "reference_max, or use the raw returns"
-        )
-    return task.reference_min, task.reference_max
-
-
-def make_env(task: Task, **options: Any) -> gymnasium.Env[np.ndarray, np.ndarray]:
-    """Open the task's simulator, silently. `options` go to `gymnasium.make` (for example `render_mode`).
-
-    UserError if Gymnasium cannot make it, or if its sizes or action bounds are not those of the task.
-    """
-    import gymnasium
-
-    try:
-        with _quiet():
-            env = gymnasium.make(
-                task.env_id, max_episode_steps=task.max_episode_steps, disable_env_checker=True, **options
-            )
-    except (gymnasium.error.Error, ImportError) as reason:
-        raise UserError(f"task {task.name!r}: cannot open its simulator {task.env_id!r}: {reason}") from reason
-    observations, actions = env.observation_space, env.action_space
-    if observations.shape != (task.obs_dim,) or actions.shape != (task.action_dim,):
-        raise UserError(
-            f"task {task.name!r}: expected {task.obs_dim} observations and {task.action_dim} actions, found "
-            f"{observations.shape} and {actions.shape} in {task.env_id}; correct the task's sizes"
-        )
-    if not (isinstance(actions, gymnasium.spaces.Box) and np.all(actions.low == -1) and np.all(actions.high == 1)):
-        raise UserError(
-            f"task {task.name!r}: expected actions in [-1, 1], found {actions} in {task.env_id}; wrap the environment "
-            "in gymnasium.wrappers.RescaleAction and register that"
-        )
-    return env
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Drop two known remarks, that v4 is old (we want D4RL's physics) and MuJoCo's on half_cheetah.xml.
-
-    MuJoCo would print the latter and write it into MUJOCO_LOG.TXT in the working directory. Others pass on.
-    """
-    mujoco: Any = importlib.import_module("mujoco")  # its callbacks are in no type stub
-    remarks: list[str] = []
-    previous = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(remarks.append)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"(?s).*is out of date")
-            yield
-    finally:
-        mujoco.set_mju_user_warning(previous)
-    for remark in remarks:
-        if "settotalmass" not in remark:
-            warnings.warn(f"MuJoCo: {remark}", stacklevel=4)
+    return f"did you mean {close[0]!r}, or {other}?" if close else f"expected one of {', '.join(known)}, or {other}"

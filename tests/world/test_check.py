@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 
 from damorl.errors import UserError
-from damorl.world.card import summary
 from damorl.world.check import find_problems
 from damorl.world.datasets import load_dataset, write_dataset
 
@@ -58,15 +56,28 @@ BAD_CONTENTS: dict[str, tuple[Arrays, str]] = {
     "objects": ({"rewards": ["one"] * 8}, r"rewards: expected numbers .*, found values of type object"),
     "complex": ({"rewards": np.ones(8) * 1j}, r"rewards: .*type complex128"),
     "no shape": ({"rewards": h5py.Empty("f")}, r"rewards: .*found an array without a shape"),
-    "flat actions": ({"actions": np.zeros(8)}, r"actions: expected .*\[rows, dimension\], found shape \(8,\)"),
+    "a cube of actions": ({"actions": np.zeros((8, 1, 2))}, r"actions: expected .*\[rows, dimension\], found shape"),
+    "discrete actions": (
+        {"actions": np.arange(8) % 2},
+        r"expected continuous actions, .*int64 of shape \(8,\), as discrete.*",
+    ),
+    "one discrete action": (
+        {"actions": np.zeros((8, 1), np.int8)},
+        r"damorl is for continuous actions, not for discrete",
+    ),
+    "images": ({"observations": np.zeros((8, 4, 4, 3))}, r"expected state vectors, .*float64 of shape \(8, 4, 4, 3\)"),
+    "pixels": (
+        {"observations": np.zeros((8, 3), np.uint8)},
+        r"uint8 of shape \(8, 3\), as images are; .*state vectors",
+    ),
     "scalar": ({"rewards": 1.0}, r"rewards: .*found shape \(\)"),
-    "column vector": ({"rewards": np.zeros((8, 1))}, r"rewards: expected .*\[rows\], found shape \(8, 1\)"),
+    "two rewards": ({"rewards": np.zeros((8, 2))}, r"rewards: expected .*\[rows\], found shape \(8, 2\)"),
     "no columns": ({"observations": np.zeros((8, 0))}, r"observations: .*found shape \(8, 0\)"),
     "mismatched lengths": ({"actions": np.zeros((7, 2))}, r"actions: expected 8 rows as in observations, found 7 rows"),
     "mismatched states": ({"next_observations": np.zeros((8, 4))}, r"expected 3 columns .*, found 4 columns"),
     "NaN": (
         changed("observations", ([2, 5], 1), np.nan),
-        r"observations: .*finite.*found nan in row 2 \(2 such rows\)",
+        r"observations: .*finite.*found nan in row 2, column 1 \(2 such rows\)",
     ),
     "infinity": (changed("rewards", 4, -np.inf), r"rewards: .*finite.*found -inf in row 4 \(1 such row\)"),
     "too large for float32": (changed("rewards", 0, 1e300), r"rewards: .*finite float32.*found inf in row 0"),
@@ -145,8 +156,8 @@ def test_all_problems_are_found_errors_first(tmp_path: Path) -> None:
     found = [(p.key, p.severity, p.message.split("found ")[-1].split(";")[0]) for p in find_problems(path)]
     assert found[:-1] == [
         ("rewards", "error", "7 rows"),
-        ("actions", "error", "nan in row 3 (1 such row)"),
-        ("actions", "error", "2.0 in row 4 (1 such row)"),
+        ("actions", "error", "nan in row 3, column 0 (1 such row)"),
+        ("actions", "error", "2.0 in row 4, column 1 (1 such row)"),
         ("terminals", "error", "3.0 in row 0 (1 such row)"),
     ]
     assert found[-1][:2] == ("timeouts", "warning")
@@ -171,6 +182,8 @@ ODDITIES: dict[str, tuple[Arrays, str, str]] = {
         "observations",
         "75.0% of the rows repeat",
     ),
+    "both flags": ({"timeouts": np.arange(8) == 7}, "terminals", "all 1 truncated rows are terminal as well"),
+    "done": ({"terminals": None, "timeouts": None, "done": np.arange(8) == 7}, "terminals", "taken from done, and no"),
     "short": ({"timeouts": np.arange(8) % 2}, "timeouts", "episodes last 2.0 steps"),
 }
 
@@ -185,40 +198,13 @@ def test_oddities_are_warned_of_and_loaded(tmp_path: Path, changes: Arrays, key:
     assert all(problem.consequence for problem in problems)
 
 
-def test_the_summary_by_hand(tmp_path: Path) -> None:
-    arrays = sound(6, 11, 3)
-    arrays |= {"rewards": np.array([1, 2, 3, 4, 5, 6.0]), "timeouts": np.arange(6) == 1, "terminals": np.arange(6) == 4}
-    arrays["actions"] = np.linspace(-1, 1, 6)[:, None] * [1.0, 0.5, 0.0]
-    path = tmp_path / "hopper-few.hdf5"
-    sha256 = write_dataset(path, arrays, {"seed": 1})
-    facts = json.loads(json.dumps(summary(load_dataset(path)), allow_nan=False))
-    scale = (3234.3 + 20.272305) / 100
-    assert facts.pop("return") == {"mean": 7.5, "std": 4.5, "min": 3, "max": 12}
-    expected = {"mean": 27.772305 / scale, "std": 4.5 / scale, "min": 23.272305 / scale, "max": 32.272305 / scale}
-    assert facts.pop("score") == pytest.approx(expected)
-    assert facts.pop("reward") == {"mean": 3.5, "std": pytest.approx(np.sqrt(35 / 12)), "min": 1, "max": 6}
-    assert facts.pop("action_coverage") == pytest.approx((6 + 6 + 1) / 3 / 20)
-    assert facts.pop("action_saturation") == pytest.approx(2 / 18)
-    assert facts == {
-        "name": "hopper-few",
-        "path": str(path),
-        "task": "hopper",
-        "sha256": sha256,
-        "dtype": "float32",
-        "transitions": 6,
-        "obs_dim": 11,
-        "action_dim": 3,
-        "episodes": 3,
-        "complete_episodes": 2,
-        "terminals": 1,
-        "truncations": 1,
-        "episode_length": {"mean": 2.5, "std": 0.5, "min": 2, "max": 3},
-        "metadata": {"seed": 1, "sha256": sha256},
-    }
-
-
-def test_the_summary_leaves_open_what_nobody_knows(tmp_path: Path) -> None:
-    none = np.zeros(8, bool)
-    facts = summary(load_dataset(store(tmp_path / "data.hdf5", {**sound(), "terminals": none, "timeouts": none})))
-    assert (facts["task"], facts["return"], facts["score"], facts["episode_length"]) == (None, None, None, None)
-    json.dumps(facts, allow_nan=False)
+def test_a_time_limit_that_is_marked_as_terminal_is_noticed(tmp_path: Path) -> None:
+    rows = np.arange(60)
+    limit = {**sound(60), "terminals": rows % 6 == 5, "timeouts": np.zeros(60)}
+    (problem,) = find_problems(store(tmp_path / "data.hdf5", limit))
+    assert "terminals: all 10 terminal rows end episodes of the same length, 6 steps" in problem.message
+    assert "learnt as a fall" in problem.consequence
+    fallen_once_earlier = {**limit, "terminals": (rows % 6 == 5) | (rows == 2)}
+    assert find_problems(store(tmp_path / "data.hdf5", fallen_once_earlier)) == []
+    cut_later = {**limit, "terminals": (rows % 6 == 5) & (rows < 50), "timeouts": rows == 59}
+    assert len(find_problems(store(tmp_path / "data.hdf5", cut_later))) == 0

@@ -210,7 +210,7 @@ def test_the_task_comes_from_the_name_or_the_caller(tmp_path: Path) -> None:
     assert load_dataset(store(tmp_path / "x", sound(4, 17, 6))).task is None
 
 
-@pytest.mark.parametrize("source", ["hopper-medim", "hopper-medium-v2", "D4RL"])
+@pytest.mark.parametrize("source", ["hopper-medim", "hopper-mediun-v2", "D4RL"])
 def test_an_unknown_name_is_not_mistaken_for_a_path(source: str) -> None:
     with pytest.raises(
         UserError, match=rf"unknown data set '{source}': (did you mean 'hopper-medium'|expected one of)"
@@ -237,7 +237,9 @@ def test_a_full_disk_keeps_the_old_file_and_nothing_half_written(
     try:
         if full == "really":  # the kernel refuses to let any file grow beyond this many bytes
             resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, limits[1]))
-        with pytest.raises(UserError, match=r"No space left.*free some space" if full == "simulated" else r"found 'File too large'"):
+        with pytest.raises(
+            UserError, match=r"No space left.*free some space" if full == "simulated" else r"found 'File too large'"
+        ):
             write_dataset(path, sound(10_000), {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

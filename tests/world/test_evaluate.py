@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from unittest.mock import Mock
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from damorl.behaviour.host_policy import squash
+from damorl.behaviour.policies import load_policies
 from damorl.errors import UserError
 from damorl.types import Spec
-from damorl.world.evaluate import Evaluator, evaluate
-from damorl.world.tasks import TASKS, make_env
+from damorl.world.evaluate import Evaluator, action_draws, evaluate
+from damorl.world.tasks import TASKS, Task, find_task, make_env, never_ended
 
 HOPPER = TASKS["hopper"]
 
@@ -92,6 +95,68 @@ def test_a_jitted_policy_compiles_once(evaluator):
     episodes = evaluator.run(policy, 4, seed=30)
     assert len(set(episodes.lengths.tolist())) > 1
     assert traced == [(4, 11)]
+
+
+# --- other tasks ---
+
+
+def test_a_task_with_other_action_bounds_is_played_in_its_own_units():
+    """The pendulum turns by -2 to 2: the same episode as Gymnasium's own, given twice the policy's actions."""
+    policy = lambda obs: np.tanh(obs[:, 1:2] - obs[:, 2:] / 3)
+    episodes = evaluate(TASKS["pendulum"], policy, 2, seed=5)
+    env = gymnasium.make("Pendulum-v1")
+    for i in range(2):
+        obs, _ = env.reset(seed=5 + i)
+        total = 0.0
+        for _ in range(200):
+            obs, reward, *_ = env.step(2 * policy(obs[None])[0])
+            total += float(reward)
+        assert episodes.returns[i] == pytest.approx(total)
+    assert episodes.lengths.tolist() == [200, 200]
+
+
+def test_an_environment_that_is_in_no_table_is_played():
+    episodes = evaluate(find_task("Reacher-v5"), lambda obs: np.zeros((len(obs), 2)), 2, seed=0)
+    assert episodes.lengths.tolist() == [50, 50]
+    assert (episodes.returns < 0).all()
+
+
+def test_a_task_without_simulator_is_refused_at_once():
+    with pytest.raises(UserError, match=r"task 'plant' has no simulator.*env_id"):
+        Evaluator(Task("plant", None, 4, 2, never_ended))
+
+
+# --- a policy that samples ---
+
+
+def test_a_sampled_episode_is_the_same_whatever_episodes_run_beside_it(evaluator):
+    def sampled(num_episodes, seed):
+        draws = action_draws(HOPPER, num_episodes, seed)
+        return evaluator.run(lambda obs: reflex(obs) + 0.1 * next(draws), num_episodes, seed)
+
+    five, again, last = sampled(5, 10), sampled(5, 10), sampled(2, 13)
+    assert five.returns.tolist() == again.returns.tolist()
+    assert five.returns[3:].tolist() == last.returns.tolist()
+    assert (evaluator.run(reflex, 5, 10).returns != five.returns).all()
+
+
+def test_a_shipped_policy_samples_its_episodes(evaluator):
+    layers, draws = load_policies("hopper").expert, action_draws(HOPPER, 2, seed=0)
+    episodes = evaluator.run(lambda obs: squash(layers, obs, next(draws)), 2, seed=0)
+    assert episodes.returns.min() > 1000
+
+
+def test_draws_are_standard_normal_and_each_episodes_own():
+    draws = action_draws(HOPPER, 4, seed=7)
+    steps = np.stack([next(draws) for _ in range(2000)])
+    assert steps.dtype == np.float32
+    assert steps.shape == (2000, 4, 3)
+    assert np.abs(steps.mean(0)).max() < 5 / np.sqrt(2000)
+    assert np.abs(steps.std(0) - 1).max() < 5 / np.sqrt(2 * 2000)
+    between = np.corrcoef(steps.reshape(2000, 12).T) - np.eye(12)
+    assert np.abs(between).max() < 5 / np.sqrt(2000)
+    alone = action_draws(HOPPER, 1, seed=9)
+    np.testing.assert_array_equal(np.stack([next(alone) for _ in range(2000)])[:, 0], steps[:, 2])
 
 
 # --- measurement noise ---

@@ -18,7 +18,8 @@ from damorl.world.datasets import Dataset, load_dataset
 
 KEYS = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
 FLAGS = ("terminals", "timeouts")
-WIDE = ("observations", "actions", "next_observations")
+STATES = ("observations", "next_observations")
+WIDE = (*STATES, "actions")
 
 Columns = dict[str, Any]
 Row = tuple[Any, ...]
@@ -51,15 +52,24 @@ def as_lists(key: str, column: Any) -> list[Any] | None:
     """The column's rows as float32 lists or bools, or None if it is not what the key demands."""
     if not isinstance(column, np.ndarray) or column.dtype.kind not in ("biuf" if key in FLAGS else "iuf"):
         return None
-    if column.ndim != (2 if key in WIDE else 1) or (key in WIDE and column.shape[1] == 0):
+    if key in STATES and column.dtype == np.uint8:
+        return None
+    rows = column.tolist()
+    if column.ndim == 1 and key in WIDE:
+        rows = [[row] for row in rows]
+    elif column.ndim == 2 and key not in WIDE and column.shape[1] == 1:
+        rows = [row[0] for row in rows]
+    elif column.ndim != (2 if key in WIDE else 1) or (key in WIDE and column.shape[1] == 0):
+        return None
+    if key == "actions" and column.dtype.kind in "iu" and (column.ndim == 1 or column.shape[1] == 1):
         return None
     if key in FLAGS:
-        return [bool(x) for x in column.tolist()] if all(x in (0, 1) for x in column.tolist()) else None
+        return [bool(x) for x in rows] if all(x in (0, 1) for x in rows) else None
     with np.errstate(over="ignore"):
-        entries = [np.float32(x) for x in column.ravel()]
-    if not all(np.isfinite(entries)):
+        rounded = np.array(rows, float).astype(np.float32)
+    if not np.isfinite(rounded).all():
         return None
-    return np.reshape(np.array(entries, object), column.shape).tolist()
+    return [list(row) for row in rounded] if key in WIDE else list(rounded)
 
 
 def row_of(rows: dict[str, list[Any]], i: int) -> Row | None:
@@ -106,7 +116,7 @@ def sound_columns(rng: np.random.Generator) -> Columns:
 
 
 ODD_NUMBERS = [np.nan, np.inf, -np.inf, 1e300, 1e-300, 1.00005, -1.00005, 1.001, 2.0, 0.5, -1.0, 1.0, 3e38]
-ODD_TYPES = ["f2", "f4", "f8", ">f4", ">f8", "i1", "i8", "u8", "?", "c8", "S3", "V4"]
+ODD_TYPES = ["f2", "f4", "f8", ">f4", ">f8", "i1", "u1", "i8", "u8", "?", "c8", "S3", "V4"]
 
 
 def with_odd_number(rng: np.random.Generator, column: np.ndarray) -> np.ndarray:

@@ -1,0 +1,62 @@
+"""Which kind of file holds a data set, and how each kind is read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from damorl.errors import UserError
+from damorl.world.arrays import read_npz
+from damorl.world.contents import Contents, Unreadable, first_line
+from damorl.world.names import ColumnMap
+from damorl.world.store import read_hdf5, why_not_hdf5
+from damorl.world.tables import read_csv, read_parquet
+
+REMEDY = "check the path, or make or download the file again"
+
+
+class Format(NamedTuple):
+    """One kind of file."""
+
+    expected: str
+    read: Callable[[Path, ColumnMap | None], Contents]
+    why_not: Callable[[Path, Exception], str] = lambda _, reason: f"something else ({first_line(reason)})"
+
+
+HDF5 = Format("an HDF5 file in D4RL's layout", read_hdf5, why_not_hdf5)
+FORMATS: dict[str, Format] = {
+    ".npz": Format("an archive of NumPy arrays", read_npz),
+    ".csv": Format("a CSV table that begins with a line of column names", read_csv),
+    ".parquet": Format("a Parquet table", read_parquet),
+}
+"""By how the file's name ends; all others are HDF5."""
+
+
+def read_file(path: Path, columns: ColumnMap | None = None) -> Contents | Unreadable:
+    """Read a file of any of the formats; one that cannot be read comes back as `Unreadable`.
+
+    UserError if `columns` is ill-formed (see `names.gather`), or if pyarrow is needed and missing.
+    """
+    form = FORMATS.get(path.suffix.lower(), HDF5)
+    found = _no_file(path)
+    try:
+        return Unreadable(found, form.expected, REMEDY) if found else form.read(path, columns)
+    except UserError:
+        raise
+    except PermissionError:
+        found = "a file that may not be read"
+    except MemoryError:
+        found = "more than fits in memory"
+    except Exception as reason:
+        found = form.why_not(path, reason) if path.stat().st_size else "an empty file"
+    return Unreadable(found, form.expected, REMEDY)
+
+
+def _no_file(path: Path) -> str | None:
+    if not os.path.exists(path):  # unlike Path.exists, False also for names that no file can have
+        return "no such file"
+    if path.is_file():
+        return None
+    return "a directory" if path.is_dir() else "something that is not a file"

@@ -1,0 +1,97 @@
+"""Where data sets come from: names, files, arrays and Minari's store."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+
+from damorl.errors import UserError
+from damorl.world.arrays import read_arrays
+from damorl.world.contents import Contents, Unreadable
+from damorl.world.formats import read_file
+from damorl.world.names import ColumnMap
+from damorl.world.tasks import DATASET_NAMES, DatasetName
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
+
+DEFAULT_NUM_STEPS = 200_000
+"""Transitions per part of a built-in data set."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that was found and read, not yet judged."""
+
+    label: str
+    """How messages call it."""
+    name: str
+    contents: Contents | Unreadable
+    path: Path | None = None
+    env_spec: EnvSpec | None = None
+    """The environment that it says it was recorded in."""
+
+
+def open_source(
+    source: Any, num_steps: int, seed: int, columns: ColumnMap | None = None, name: str | None = None
+) -> Source:
+    """Find and read a data set; `datasets.load_dataset` says what `source` may be."""
+    if isinstance(source, Mapping):
+        return Source(name or "arrays", name or "arrays", read_arrays(source, columns))
+    if _is_minari(source):
+        from damorl.world.minari_store import open_minari
+
+        return open_minari(source, columns)
+    if not isinstance(source, str | Path):
+        raise UserError(
+            f"expected the name or path of a data set, a dictionary of arrays or a Minari data set, found "
+            f"{type(source).__name__}; give one of those"
+        )
+    path, stem = find_dataset(source, num_steps, seed)
+    return Source(str(path), name or stem, read_file(path, columns), path)
+
+
+def _is_minari(source: Any) -> bool:
+    """A Minari id of several words, `minari:` before any id, or Minari's own object; never an existing path."""
+    if isinstance(source, str):
+        is_id = re.fullmatch(r"[-\w]+(/[-\w]+)+-v\d+", source) and not os.path.exists(source)
+        return source.startswith("minari:") or bool(is_id)
+    minari: Any = sys.modules.get("minari")
+    return minari is not None and isinstance(source, minari.MinariDataset)
+
+
+def find_dataset(source: str | Path, num_steps: int = DEFAULT_NUM_STEPS, seed: int = 0) -> tuple[Path, str]:
+    """The file and the name of a data set. UserError if `source` is neither a known name nor a path."""
+    if isinstance(source, str) and source in DATASET_NAMES:
+        path = dataset_path(source, num_steps, seed)
+        if not path.exists():
+            steps = "" if num_steps == DEFAULT_NUM_STEPS else f" --steps {num_steps}"
+            raise UserError(f"data set {source!r} is not made yet ({path}): run `damorl data make {source}{steps}`")
+        return path, source
+    if isinstance(source, str):  # D4RL's own data sets
+        from damorl.world.download import downloaded_path
+
+        if (downloaded := downloaded_path(source)) is not None:
+            return downloaded, source
+    path = Path(os.path.expanduser(source))
+    if isinstance(source, str) and not path.suffix and path.name == source and not os.path.exists(path):
+        DatasetName.parse(source)  # a bare word that is no file was meant as a name: says which names there are
+    return path, path.stem
+
+
+def cache_dir() -> Path:
+    """Where built-in data sets are kept: `$DAMORL_HOME`, or the user's cache folder."""
+    home = os.environ.get("DAMORL_HOME")
+    return Path(os.path.expanduser(home)) if home else Path(platformdirs.user_cache_dir("damorl"))
+
+
+def dataset_path(name: str, num_steps: int = DEFAULT_NUM_STEPS, seed: int = 0) -> Path:
+    """The file of a built-in data set, whether it exists or not. UserError if there is no set of that name."""
+    return cache_dir() / "datasets" / f"{DatasetName.parse(name)}-{num_steps}-seed{seed}.hdf5"
