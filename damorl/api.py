@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import numpy as np
 
 from damorl.errors import UserError
 from damorl.experiment.config import LoopConfig, RunConfig, defaults, replace
+from damorl.experiment.describe import describe_episodes, simulator_of
 from damorl.experiment.result import Result, load_layers, summarise
 from damorl.experiment.train import EVAL_SEED
 from damorl.experiment.train import train as run_training
 from damorl.record import store
 from damorl.world.datasets import Dataset, cache_dir, load_dataset
+from damorl.world.tasks import Task, find_task
 
 
 def train(
@@ -81,29 +85,52 @@ def check_same_data(run_dir: Path, dataset: Dataset) -> None:
 
 
 def evaluate(
-    run_dir: str | Path, episodes: int = 10, noise: float = 0.0, eval_seed: int = EVAL_SEED
+    path: str | Path,
+    episodes: int = 10,
+    noise: float = 0.0,
+    stochastic: bool = False,
+    step: int | None = None,
+    task: str | None = None,
+    eval_seed: int = EVAL_SEED,
 ) -> list[dict[str, Any]]:
-    """Score a run's policies in the simulator, one dictionary per seed.
+    """Score the policies of a run directory, or an exported file, in the simulator: one dictionary per seed.
 
     `noise` is measurement noise on the state, as a share of each feature's standard deviation in the data.
+    `stochastic` samples actions instead of taking the mode; `step` chooses earlier policies (`list_policies`); `task`
+    is the one to play instead of the one trained for. UserError without a simulator, and for an exported file with
+    `stochastic` or `step`: it holds one deterministic policy.
     """
-    from damorl.behaviour.host_policy import act
-    from damorl.world.evaluate import Evaluator
-    from damorl.world.tasks import find_task, normalised_score, normalised_std
+    path = Path(path)
+    if path.is_file():
+        if stochastic or step is not None:
+            raise UserError(
+                f"{path}: expected neither --stochastic nor --step for an exported policy, which is one deterministic "
+                "policy; give them with its run directory"
+            )
+        from damorl.experiment.exported import evaluate_exported
 
-    config = store.read_json(Path(run_dir) / store.CONFIG)
-    if config["data"]["task"] is None:
-        raise UserError(f"{run_dir}: its data belongs to no known task, so there is no simulator to score it in")
-    task, obs_std = find_task(config["data"]["task"]), np.asarray(config["data"]["obs_std"])
-    evaluator, rows = Evaluator(task), []
-    for seed in config["seeds"]:
-        layers = load_layers(run_dir, seed)
-        played = evaluator.run(lambda obs, p=layers: act(p, obs, None), episodes, eval_seed, noise, obs_std)
-        row = {"seed": seed, "episodes": episodes, "noise": noise}
-        row |= {"return_mean": float(played.returns.mean()), "return_std": float(played.returns.std())}
-        row |= {"length_mean": float(played.lengths.mean()), "falls": int(played.terminated.sum())}
-        if task.reference_min is not None:
-            row["score"] = normalised_score(task, row["return_mean"])
-            row["score_std"] = normalised_std(task, row["return_std"])
-        rows.append(row)
+        return evaluate_exported(path, task, episodes, noise, eval_seed)
+    return evaluate_run(
+        path, find_task(task) if task else simulator_of(path), episodes, noise, stochastic, step, eval_seed
+    )
+
+
+def evaluate_run(
+    run_dir: Path, task: Task, episodes: int, noise: float, stochastic: bool, step: int | None, eval_seed: int
+) -> list[dict[str, Any]]:
+    """Each seed's policy in the simulator of `task`, see `evaluate`."""
+    from damorl.behaviour.host_policy import act, squash
+    from damorl.world.evaluate import Evaluator, action_draws
+
+    config = store.read_json(run_dir / store.CONFIG)
+    obs_std, rows = np.asarray(config["data"]["obs_std"]), []
+    with closing(Evaluator(task)) as evaluator:
+        for seed in config["seeds"]:
+            layers = load_layers(run_dir, seed, step)
+            draws = action_draws(task, episodes, eval_seed)
+            sampled = lambda obs, p=layers, d=draws: squash(p, obs, next(d))
+            policy = sampled if stochastic else partial(act, layers, rng=None)
+            played = evaluator.run(policy, episodes, eval_seed, noise, obs_std)
+            settings = {"seed": seed, "episodes": episodes, "noise": noise, "stochastic": stochastic}
+            rows.append(settings | describe_episodes(task, played))
     return rows

@@ -23,7 +23,7 @@ MISTAKES = {
     "bad combination": ["train", "damo", "--preset", "smoke", "--divergence", "kl"],
     "not a run": ["eval", "/nowhere"],
     "unknown name to make": ["data", "make", "hopper-good"],
-    "unknown behaviour": ["data", "train-behaviour", "ant"],
+    "unknown behaviour": ["data", "train-behaviour", "antelope"],
     "missing file to check": ["data", "check", "/nowhere/x.hdf5"],
     "unknown info": ["data", "info", "nothing"],
 }
@@ -46,7 +46,20 @@ def test_a_bad_flag_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
-    "verb", [["train"], ["eval"], ["bench"], ["data", "list"], ["data", "make"], ["data", "info"], ["data", "check"]]
+    "verb",
+    [
+        ["train"],
+        ["eval"],
+        ["bench"],
+        ["data", "list"],
+        ["data", "make"],
+        ["data", "info"],
+        ["data", "check"],
+        ["data", "export"],
+        ["data", "download"],
+        ["select"],
+        ["export"],
+    ],
 )
 def test_every_verb_has_help_with_examples(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -127,8 +127,9 @@ def export(raw_dir: Path, task: Task, destination: Path, selection: Selection | 
     arrays = {
         name: array for label, policy in policies.items() for name, array in to_arrays(policy, f"{label}/").items()
     }
-    write_arrays(destination / f"{task.name}.npz", {name: array.astype(np.float16) for name, array in arrays.items()})
-    write_json(destination / f"{task.name}.json", card)
+    halved = {name: array.astype(np.float16) for name, array in arrays.items()}
+    write_arrays(destination / f"{task.short_name}.npz", halved)
+    write_json(destination / f"{task.short_name}.json", card)
     return selection
 
 

@@ -30,7 +30,7 @@ from damorl.behaviour.snapshots import versions
 from damorl.errors import UserError
 from damorl.world.datasets import dataset_path
 from damorl.world.store import write_dataset
-from damorl.world.tasks import DatasetName, Task, find_task, make_env
+from damorl.world.tasks import DatasetName, Task, find_task, make_env, simulator_of
 
 RECIPE = 1
 """Raised with every change that makes other rows from the same request, so that cached files are made again."""
@@ -122,7 +122,9 @@ def split(task: Task, part: Part, seed: int) -> list[Shard]:
     count = max(1, round(steps / SHARD_STEPS))
     label = zlib.crc32(f"{task.name}/{part.label}".encode())
     seeds = np.random.SeedSequence([seed, label]).spawn(count)
-    return [Shard(task.env_id, task.max_episode_steps, part.layers, -(-steps // count), child) for child in seeds]
+    return [
+        Shard(simulator_of(task), task.max_episode_steps, part.layers, -(-steps // count), child) for child in seeds
+    ]
 
 
 def join(parts: tuple[Part, ...], played: dict[str, list[Rows]]) -> Rows:
@@ -171,7 +173,7 @@ def describe(name: DatasetName, seed: int, behaviours: Behaviours | None) -> dic
         "name": str(name),
         "origin": "damorl",
         "task": task.name,
-        "env_id": task.env_id,
+        "env_id": simulator_of(task),
         "algorithm": "SAC" if behaviours else "uniform",
         "recipe": "D4RL's, with behaviour policies of damorl: sampled actions, whole episodes",
         "seed": seed,

@@ -6,14 +6,18 @@ import sys
 from collections.abc import Callable, Sequence
 
 from damorl._version import __version__
-from damorl.cli import data, score, tools, train
+from damorl.cli import data, export, score, select, tools, train
 from damorl.errors import UserError
 
 USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv 2502.00850)
 
-  damorl train [ALGO] [--dataset NAME|PATH] [--preset smoke|quick|paper] [--seeds 0 1 2] [--out DIR] [--resume]
-  damorl eval RUN_DIR [--episodes N] [--noise S]
-  damorl data list | make NAME | info NAME|PATH | check PATH | train-behaviour ENV
+  damorl train [ALGO] [--dataset NAME|PATH|MINARI_ID] [--preset smoke|quick|paper] [--seeds 0 1 2] [--resume]
+  damorl eval RUN_DIR|FILE [--episodes N] [--noise S]     score policies in the simulator
+  damorl select RUN_DIR...                                choose a policy without a simulator
+  damorl report RUN_DIR... [--out report.html]            curves, tables and intervals as one page
+  damorl export RUN_DIR [--format onnx|jax]               the policy as one file
+  damorl data list | make NAME|--all | download NAME | info SOURCE | check SOURCE |
+              export SOURCE minari ID | train-behaviour TASK
   damorl bench [--json]
   damorl --version
 
@@ -30,6 +34,8 @@ DATA_VERBS: dict[str, Verb] = data.VERBS | {"train-behaviour": tools.data_train_
 VERBS: dict[str, Verb] = {
     "train": train.train_verb,
     "eval": score.eval_verb,
+    "select": select.select_verb,
+    "export": export.export_verb,
     "data": lambda argv: dispatch(DATA_VERBS, argv, "damorl data"),
     "bench": tools.bench_verb,
 }

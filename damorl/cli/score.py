@@ -1,9 +1,10 @@
-"""`damorl eval`: what a run is worth."""
+"""`damorl eval`: what a policy is worth in the simulator."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -12,19 +13,26 @@ from damorl.cli.base import parse, print_json
 
 @dataclasses.dataclass(frozen=True)
 class EvalArgs:
-    """Score the policies of a run in the real simulator.
+    """Score the policies of a run, or an exported policy, in the real simulator.
 
     examples:
       damorl eval runs/damo-hopper-medium-expert-quick-1a2b3c4d --episodes 100
-      damorl eval runs/damo-hopper-medium-expert-quick-1a2b3c4d --noise 0.05
+      damorl eval runs/damo-hopper-medium-expert-quick-1a2b3c4d --noise 0.05 --step 50000
+      damorl eval policy.onnx --episodes 20
     """
 
-    run_dir: tyro.conf.Positional[Path]
-    """Run directory."""
+    path: tyro.conf.Positional[Path]
+    """Run directory, or a file that `damorl export` wrote."""
     episodes: int = 10
-    """Episodes per seed."""
+    """Episodes per seed, one per simulator: short ones do not count more often than long ones."""
     noise: float = 0.0
-    """Noise on the measured state, as a share of each feature's standard deviation."""
+    """Noise on the measured state, as a share of each feature's standard deviation in the data."""
+    stochastic: bool = False
+    """Sample actions instead of taking the deterministic one."""
+    step: int | None = None
+    """Earlier policies of the run, kept at this update; the last ones by default."""
+    task: str | None = None
+    """Task to play, for an exported policy that does not tell."""
     json: bool = False
     """Print JSON."""
 
@@ -34,14 +42,19 @@ def eval_verb(argv: list[str]) -> int:
     args = parse(EvalArgs, "eval", argv)
     from damorl.api import evaluate
 
-    rows = evaluate(args.run_dir, args.episodes, args.noise)
+    rows = evaluate(args.path, args.episodes, args.noise, args.stochastic, args.step, args.task)
     if args.json:
         print_json(rows)
         return 0
     for row in rows:
-        score = f"score {row['score']:6.1f} +- {row['score_std']:.1f}   " if "score" in row else ""
-        print(
-            f"seed {row['seed']}   {score}return {row['return_mean']:8.1f} +- {row['return_std']:.1f}   "
-            f"length {row['length_mean']:6.1f}   falls {row['falls']}/{row['episodes']}"
-        )
+        print(line(row))
     return 0
+
+
+def line(row: dict[str, Any]) -> str:
+    """One seed's result."""
+    score = f"score {row['score']:6.1f} +- {row['score_std']:.1f}   " if "score" in row else ""
+    return (
+        f"seed {row['seed']}   {score}return {row['return_mean']:8.1f} +- {row['return_std']:.1f}   "
+        f"length {row['length_mean']:6.1f}   falls {row['falls']}/{row['episodes']}"
+    )

@@ -39,7 +39,7 @@ def data_train_behaviour(argv: list[str]) -> int:
     from damorl.world.tasks import find_task
 
     task = find_task(args.env)
-    out = args.out or Path("behaviours") / f"{task.name}-{args.seed}"
+    out = args.out or Path("behaviours") / f"{task.short_name}-{args.seed}"
     training.train_behaviour(
         task, args.seed, sac.SACConfig(total_steps=args.steps, snapshot_interval=args.snapshot_interval), out
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,30 +11,68 @@ from typing import Any
 import jax
 import numpy as np
 
+from damorl.errors import UserError
 from damorl.experiment.config import RunConfig
 from damorl.record import store
-from damorl.world.card import summary
+from damorl.world.card import card_and_arrays
 from damorl.world.datasets import Dataset
+from damorl.world.evaluate import Episodes
+from damorl.world.task import action_bounds
+from damorl.world.tasks import Task, find_task, normalised_score, normalised_std
+from damorl.world.units import from_metadata
 
 CARD, CARD_PICTURE = "dataset.json", "dataset.png"
 
 
 def describe_dataset(dataset: Dataset, gamma: float) -> dict[str, Any]:
-    """What the run directory remembers of its data."""
-    returns = dataset.episode_returns()
+    """What the run directory remembers of its data. The actions' bounds are those of the simulator."""
+    returns, obs = dataset.episode_returns(), np.asarray(dataset.transitions.obs)
+    bounds = from_metadata(dataset.metadata) if dataset.task is None else action_bounds(dataset.task)
+    low, high = (np.broadcast_to(bound, dataset.action_dim).tolist() for bound in bounds)
     return {
         "name": dataset.name,
         "sha256": dataset.sha256,
         "num_transitions": dataset.num_transitions,
         "task": None if dataset.task is None else dataset.task.name,
+        "reference_min": None if dataset.task is None else dataset.task.reference_min,
+        "reference_max": None if dataset.task is None else dataset.task.reference_max,
         "return_mean": float(np.mean(returns)) if len(returns) else None,
         "return_max": float(np.max(returns)) if len(returns) else None,
         "best_discounted_return": dataset.best_discounted_return(gamma),
-        "obs_std": np.std(dataset.transitions.obs, axis=0).tolist(),
+        "action_low": low,
+        "action_high": high,
+        "obs_mean": obs.mean(axis=0, dtype=np.float64).tolist(),
+        "obs_std": obs.std(axis=0).tolist(),
+        "obs_min": obs.min(axis=0).tolist(),
+        "obs_max": obs.max(axis=0).tolist(),
     }
 
 
-def describe_run(config: RunConfig, dataset: Dataset, run_dir: Path) -> None:
+def simulator_of(run_dir: Path) -> Task:
+    """The task that a run's policies play, scored as when it was trained. UserError if it has no simulator."""
+    data = store.read_json(run_dir / store.CONFIG)["data"]
+    task = None if data["task"] is None else find_task(data["task"])
+    if task is None or task.env_id is None:
+        found = "no known task" if task is None else f"task {task.name}, which has none"
+        raise UserError(
+            f"cannot score {run_dir}: expected data of a task with a simulator, found {found}; "
+            "train with --task (a built-in task or a Gymnasium id), or use `damorl select`, which needs no simulator"
+        )
+    references = {key: data.get(key, getattr(task, key)) for key in ("reference_min", "reference_max")}
+    return dataclasses.replace(task, **references)
+
+
+def describe_episodes(task: Task, played: Episodes) -> dict[str, Any]:
+    """Mean and deviation over episodes of return and, where the task has references, of the normalised score."""
+    row: dict[str, Any] = {"return_mean": float(played.returns.mean()), "return_std": float(played.returns.std())}
+    row |= {"length_mean": float(played.lengths.mean()), "falls": int(played.terminated.sum())}
+    if task.reference_min is not None:
+        row["score"] = normalised_score(task, row["return_mean"])
+        row["score_std"] = normalised_std(task, row["return_std"])
+    return row
+
+
+def describe_run(config: RunConfig, dataset: Dataset, run_dir: Path, pictures: bool = True) -> None:
     """Write the data set's card, provenance and config, unless an earlier call has. The config is last: it is what
     makes a directory a run."""
     if (run_dir / store.CONFIG).exists():
@@ -41,7 +80,12 @@ def describe_run(config: RunConfig, dataset: Dataset, run_dir: Path) -> None:
     gamma = getattr(config.algo_config, "gamma", 0.99)
     device = jax.devices()[0].device_kind
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    store.write_json(run_dir / CARD, summary(dataset))
+    card, arrays = card_and_arrays(dataset)
+    store.write_json(run_dir / CARD, card)
+    if pictures:
+        from damorl.report.card import draw_card
+
+        draw_card(card, arrays, run_dir / CARD_PICTURE)
     store.write_json(run_dir / store.PROVENANCE, store.provenance(command, dataset.sha256, device))
     store.write_json(run_dir / store.CONFIG, config.as_dict() | {"data": describe_dataset(dataset, gamma)})
 
@@ -55,3 +99,8 @@ def remarks(dataset: Dataset) -> Iterator[str]:
         )
     elif dataset.task.env_id is None:
         yield f"task {dataset.task.name} has no simulator: policies are not scored"
+    if dataset.task is not None and not dataset.task.termination_known:
+        yield (
+            f"nothing tells when an episode of {dataset.task.name} ends, so none ends in the model; if some do, write "
+            "a Task with a termination function into a file and name it, --task mytasks.py:task"
+        )

@@ -245,7 +245,7 @@ def train(
     Raises UserError for a loss that is not finite, a foreign checkpoint, or a disk that cannot be written.
     """
     problem, data, progress = make_problem(dataset), to_device(dataset), Progress(config, quiet)
-    describe_run(config, dataset, run_dir)
+    describe_run(config, dataset, run_dir, "curves" not in without)
     state, step = start_or_resume(config, problem, data, run_dir, progress, deadline)
     for remark in remarks(dataset):
         progress.warn(remark)

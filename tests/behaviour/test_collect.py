@@ -15,7 +15,7 @@ import pytest
 import damorl
 from damorl.behaviour.collect import Rows, Shard, collect_episode, collect_shard
 from damorl.behaviour.host_policy import gaussian
-from damorl.world.tasks import TASKS, make_env
+from damorl.world.tasks import TASKS, make_env, simulator_of
 
 from .conftest import random_policy
 
@@ -34,7 +34,7 @@ COLUMNS = {
 
 def collect(task_name: str, num_steps: int, uniform: bool = False, limit: int = 1000) -> Rows:
     layers = None if uniform else random_policy(task_name, 5)
-    return collect_shard(Shard(TASKS[task_name].env_id, limit, layers, num_steps, np.random.SeedSequence(11)))
+    return collect_shard(Shard(simulator_of(TASKS[task_name]), limit, layers, num_steps, np.random.SeedSequence(11)))
 
 
 @pytest.mark.parametrize("task_name", ["hopper", "halfcheetah", "walker2d", "inverted_double_pendulum"])

@@ -1,0 +1,121 @@
+"""What estimates are good for: which policy they choose, what that costs, and how well they rank."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ESTIMATORS = {"fqe": "FQE", "model_value": "model"}
+"""Field of a policy's row, and what people call it."""
+
+Policy = dict[str, Any]
+"""`seed`, `step`, `fqe`, `model_value`, `model_std` and `score`; None where there is none, or an estimate diverged."""
+
+
+def choose(policies: list[Policy]) -> dict[str, Any]:
+    """The policy that each estimator thinks best, and under `best` the one with the highest real score.
+
+    Each is `{"seed", "step", "score", "regret"}`, where the regret is the best score less this one's. None where no
+    estimate, or no score, is known.
+    """
+    scores = [policy["score"] for policy in policies if policy["score"] is not None]
+
+    def greatest(field: str) -> dict[str, Any] | None:
+        known = [policy for policy in policies if policy[field] is not None]
+        if not known:
+            return None
+        best = max(known, key=lambda policy: policy[field])
+        regret = None if best["score"] is None else max(scores) - best["score"]
+        return {name: best[name] for name in ("seed", "step", "score")} | {"regret": regret}
+
+    return {name: greatest(name) for name in ESTIMATORS} | {"best": greatest("score")}
+
+
+def rank_correlation(policies: list[Policy]) -> dict[str, Any]:
+    """Spearman's rank correlation of each estimator with the real scores, and over how many policies.
+
+    None where fewer than three distinct scores, or only one distinct estimate, leave nothing to rank. A policy whose
+    estimate diverged is left out of that estimator's correlation.
+    """
+    from scipy.stats import spearmanr
+
+    def of(field: str) -> float | None:
+        known = [p for p in policies if p["score"] is not None and p[field] is not None]
+        values, scores = [p[field] for p in known], [p["score"] for p in known]
+        if len(set(scores)) < 3 or len(set(values)) < 2:
+            return None
+        result: Any = spearmanr(values, scores)
+        return float(result.statistic)
+
+    scored = sum(policy["score"] is not None for policy in policies)
+    return {name: of(name) for name in ESTIMATORS} | {"num_policies": scored}
+
+
+def pooled_correlations(selections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`rank_correlation` over the policies of all runs on the same data with the same discount and measure.
+
+    Only where there is more than one such run; each with `dataset`, `gamma` and `num_runs`.
+    """
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for selection in selections:
+        key = (selection["dataset_sha256"], selection["settings"]["fqe"]["gamma"], selection["metric"])
+        groups.setdefault(key, []).append(selection)
+    return [
+        {"dataset": group[0]["dataset"], "gamma": gamma, "num_runs": len(group)}
+        | rank_correlation([policy for selection in group for policy in selection["policies"]])
+        for (_, gamma, _), group in groups.items()
+        if len(group) > 1
+    ]
+
+
+def format_selection(selection: dict[str, Any]) -> str:
+    """The table of one run, as plain text."""
+    measure = {"eval/score": "score", "eval/return_mean": "return"}.get(selection["metric"], "score")
+    chosen = selection["chosen"]
+    lines = [
+        f"{selection['run']} on {selection['dataset']}, discount {selection['settings']['fqe']['gamma']:g}, "
+        f"{selection['horizon']} model steps",
+        "",
+        f"{'seed':>6} {'step':>10} {'FQE value':>12} {'model value':>24} {'real ' + measure:>12}",
+    ]
+    for policy in selection["policies"]:
+        marks = [name for field, name in {**ESTIMATORS, "best": "best"}.items() if same(policy, chosen[field])]
+        model = number(policy["model_value"])
+        if policy["model_value"] is not None:
+            model += f" +- {number(policy['model_std'], '?'):<8}"
+        lines.append(
+            f"{policy['seed']:>6} {policy['step']:>10,} {number(policy['fqe']):>12} {model:>24} "
+            f"{number(policy['score'], '-'):>12}" + (f"   <- {', '.join(marks)}" if marks else "")
+        )
+    lines += ["", *(describe_choice(name, chosen[field], measure) for field, name in ESTIMATORS.items())]
+    return "\n".join([*lines, describe_correlation(selection["rank_correlation"], measure)])
+
+
+def same(policy: Policy, choice: dict[str, Any] | None) -> bool:
+    """Is this the policy that was chosen?"""
+    return choice is not None and (policy["seed"], policy["step"]) == (choice["seed"], choice["step"])
+
+
+def number(value: float | None, missing: str = "diverged") -> str:
+    """One decimal, or a word."""
+    return missing if value is None else f"{value:.1f}"
+
+
+def describe_choice(name: str, choice: dict[str, Any] | None, measure: str) -> str:
+    """What an estimator would choose, in one line."""
+    if choice is None:
+        return f"{name} chooses none: every estimate diverged"
+    line = f"{name} chooses seed {choice['seed']} at step {choice['step']:,}"
+    if choice["score"] is None:
+        return line
+    return f"{line}: {measure} {choice['score']:.1f}, {choice['regret']:.1f} below the best kept"
+
+
+def describe_correlation(correlation: dict[str, Any], measure: str = "score") -> str:
+    """The rank correlations in one line."""
+    parts = [f"{name} {number_or_missing(correlation[field])}" for field, name in ESTIMATORS.items()]
+    return f"rank correlation with the real {measure} over {correlation['num_policies']} policies: {', '.join(parts)}"
+
+
+def number_or_missing(value: float | None) -> str:
+    """Two decimals, or that there were too few distinct scores."""
+    return "missing" if value is None else f"{value:.2f}"

@@ -1,0 +1,271 @@
+"""Choosing among the policies of a run without the simulator: fitted Q evaluation and the value in a learned model.
+
+Both estimate the same discounted value from the data's initial states, so they can be compared; where there was a
+simulator, its scores stand beside them and tell how far to trust either. The dynamics model is fitted anew, once per
+data set, and not taken from the run: a policy is flattered by the model that it was trained in, and policies of
+different runs must be judged by the same one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from damorl.algos.base import OfflineData, Problem
+from damorl.core.nets import MLP, Dense
+from damorl.errors import UserError
+from damorl.experiment.ranking import choose, rank_correlation
+from damorl.experiment.result import list_policies, load_layers
+from damorl.experiment.train import make_problem, to_device
+from damorl.parts import dynamics
+from damorl.parts.fqe import FQEConfig, FQEResult, evaluate_policies
+from damorl.parts.model_value import Episode, ModelValue, fit_bounds, model_values
+from damorl.record import store
+from damorl.world.datasets import Dataset, load_dataset
+
+SELECTION = "selection.json"
+FQE_STARTS = 4096  # initial states that FQE averages over at most
+NEGLIGIBLE = 1e-4  # share of the discounted weight that may lie beyond the default horizon
+DEFAULT_GAMMA = 0.99  # for algorithms without a discount
+MODEL_STREAM, FQE_STREAM, ROLLOUT_STREAM = 10**9, 10**9 + 1, 10**9 + 2  # training folds in its epochs
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """Settings of a selection. The sizes suit a laptop: some minutes for twenty policies."""
+
+    fqe: FQEConfig = field(default_factory=FQEConfig)
+    """Its gamma is replaced by `gamma`."""
+    dynamics: dynamics.DynamicsConfig = field(
+        default_factory=lambda: dynamics.DynamicsConfig(
+            hidden=(100, 100, 100), max_batches=3000, epoch_batches=500, patience=100
+        )
+    )
+    gamma: float | None = None
+    """Discount of both estimates. None: the run's own, 0.99 if its algorithm has none."""
+    horizon: int | None = None
+    """Steps of an imagined episode. None: the task's time limit or the data's longest episode, or fewer if what lies
+    beyond weighs less than 0.01 %."""
+    starts: int = 50
+    """Imagined episodes per policy and elite, from as many of the data's initial states."""
+    last_steps: int | None = None
+    """How many of the kept steps to judge, the latest ones. None: all."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below one."""
+        for name in ("horizon", "starts", "last_steps"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(f"{name} must be at least 1, found {value}: give a positive whole number")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory with policies to choose from."""
+
+    run_dir: Path
+    config: dict[str, Any]
+    settings: SelectConfig
+    """With this run's discount."""
+    kept: tuple[tuple[int, int], ...]
+    """`(step, seed)` of every policy."""
+
+    @property
+    def data_key(self) -> tuple[str, str | None]:
+        """Hash and task of its data."""
+        return self.config["data"]["sha256"], self.config["data"]["task"]
+
+
+class Evidence(NamedTuple):
+    """A data set and the model fitted to it: what all runs on it are judged by."""
+
+    dataset: Dataset
+    data: OfflineData
+    problem: Problem
+    model: dynamics.Dynamics
+    holdout_error: float
+
+
+def select(
+    run_dirs: Sequence[Path | str],
+    settings: SelectConfig | None = None,
+    dataset: Path | str | None = None,
+    force: bool = False,
+    quiet: bool = True,
+) -> list[dict[str, Any]]:
+    """Estimate the value of every kept policy of every run, and write each run's `selection.json`.
+
+    Returns their contents in the order of `run_dirs`, each with its `run_dir`. A run that was judged before with the
+    same settings is not judged again unless `force`. `dataset` says where the data is if not where it was in training.
+    Raises UserError for a run without policies, and for data that is missing or not what the run was trained on.
+    """
+    runs = {Path(run_dir): read_run(Path(run_dir), settings or SelectConfig()) for run_dir in run_dirs}
+    found = {path: None if force else read_selection(run) for path, run in runs.items()}
+    pending = [run for path, run in runs.items() if found[path] is None]
+    for data_key in dict.fromkeys(run.data_key for run in pending):
+        group = [run for run in pending if run.data_key == data_key]
+        evidence = gather(group[0], dataset, quiet)
+        found |= {run.run_dir: judge(run, evidence, quiet) for run in group}
+    return [{"run_dir": str(run_dir), **(found[Path(run_dir)] or {})} for run_dir in run_dirs]
+
+
+def read_run(run_dir: Path, settings: SelectConfig) -> Run:
+    """Which policies a run kept. UserError if none."""
+    config = store.read_json(run_dir / store.CONFIG)
+    steps = list(list_policies(run_dir))[-(settings.last_steps or 0) :]
+    if not steps:
+        raise UserError(
+            f"{run_dir}: expected kept policies to choose from, found none: finish the run first (--resume)"
+        )
+    gamma = config["algo_config"].get("gamma", DEFAULT_GAMMA) if settings.gamma is None else settings.gamma
+    settings = dataclasses.replace(settings, gamma=gamma, fqe=dataclasses.replace(settings.fqe, gamma=gamma))
+    return Run(run_dir, config, settings, tuple((step, seed) for step in steps for seed in config["seeds"]))
+
+
+def read_selection(run: Run) -> dict[str, Any] | None:
+    """The finished selection of the same policies with the same settings, if there is one."""
+    try:
+        found = store.read_json(run.run_dir / SELECTION)
+        same = found["settings"] == store.plain(dataclasses.asdict(run.settings))
+        kept = tuple((policy["step"], policy["seed"]) for policy in found["policies"])
+    except (UserError, KeyError, TypeError):
+        return None
+    return found if same and kept == run.kept else None
+
+
+def gather(run: Run, source: Path | str | None, quiet: bool) -> Evidence:
+    """The run's data, and a model fitted to it."""
+    dataset, settings = load_run_dataset(run, source), run.settings
+    data = to_device(dataset)
+    key = jax.random.fold_in(jax.random.key(settings.seed), MODEL_STREAM)
+    with bar("dynamics", settings.dynamics.max_batches, "batch", quiet) as advance:
+        model, figures = dynamics.fit(key, settings.dynamics, data.rows, lambda done, _: advance(done))
+    return Evidence(dataset, data, make_problem(dataset), model, figures["holdout_error"])
+
+
+def load_run_dataset(run: Run, source: Path | str | None) -> Dataset:
+    """The data that a run was trained on, from `source` or where it was then. UserError if that is other data."""
+    config = run.config
+    try:
+        dataset = load_dataset(source or config["dataset"], config["data"]["task"], config["loop"]["dataset_steps"])
+    except UserError as error:
+        raise UserError(
+            f"{run.run_dir}: its data cannot be loaded ({error}): say where it is with --dataset"
+        ) from error
+    expected = config["data"]["sha256"]
+    if dataset.sha256 != expected:
+        raise UserError(
+            f"{run.run_dir}: expected the data that it was trained on, with sha256 {expected[:12]}, found "
+            f"{dataset.sha256[:12]} in {dataset.path}: give the same data with --dataset"
+        )
+    return dataset
+
+
+@contextmanager
+def bar(name: str, total: int | None, unit: str, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar, as a function that is told how far things are."""
+    with tqdm(total=total, desc=name, unit=unit, disable=quiet) as progress:
+
+        def advance(done: int) -> None:
+            progress.update(done - progress.n)
+
+        yield advance
+
+
+def judge(run: Run, evidence: Evidence, quiet: bool) -> dict[str, Any]:
+    """Both estimates of every kept policy beside its score; written to `selection.json`."""
+    actors = stack_actors([load_layers(run.run_dir, seed, step) for step, seed in run.kept])
+    horizon = run.settings.horizon or default_horizon(evidence.dataset, run.settings.fqe.gamma)
+    fqe = fitted_values(run, evidence, actors, quiet)
+    model = imagined_values(run, evidence, actors, horizon, quiet)
+    metric, scores = real_scores(run)
+    policies = [
+        {"seed": seed, "step": step}
+        | {"fqe": known(fqe.value[i]), "model_value": known(model.mean[i]), "model_std": known(model.std[i])}
+        | {"score": scores.get((step, seed))}
+        for i, (step, seed) in enumerate(run.kept)
+    ]
+    dataset = evidence.dataset
+    selection = {
+        "run": run.run_dir.resolve().name,
+        "dataset": run.config["data"]["name"],
+        "dataset_sha256": dataset.sha256,
+        "metric": metric,
+        "policies": policies,
+        "chosen": choose(policies),
+        "rank_correlation": rank_correlation(policies),
+        "horizon": horizon,
+        "holdout_error": evidence.holdout_error,
+        "fqe_curve": fqe.curve.T,
+        "settings": dataclasses.asdict(run.settings),
+        "provenance": store.provenance(
+            [Path(sys.argv[0]).name, *sys.argv[1:]], dataset.sha256, jax.devices()[0].device_kind
+        ),
+    }
+    store.write_json(run.run_dir / SELECTION, selection)
+    return store.plain(selection)
+
+
+def stack_actors(actors: list[Any]) -> MLP:
+    """The layers of several policies on the device, with a leading policy axis."""
+    trees = [tuple(Dense(kernel, bias) for kernel, bias in layers) for layers in actors]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def default_horizon(dataset: Dataset, gamma: float) -> int:
+    """The time limit, or where next to nothing is left of the weight."""
+    longest = int(np.max(dataset.episode_lengths(), initial=0)) or dataset.num_transitions
+    limit = longest if dataset.task is None else dataset.task.max_episode_steps
+    return limit if gamma == 0.0 else min(limit, math.ceil(math.log(NEGLIGIBLE) / math.log(gamma)))
+
+
+def draw_starts(initial_obs: Any, count: int, seed: int) -> Any:
+    """`count` initial states in random order, repeated only if there are fewer: `[E, d] -> [count, d]`."""
+    order = np.random.default_rng(seed).permutation(len(initial_obs))
+    return initial_obs[np.resize(order, count)]
+
+
+def fitted_values(run: Run, evidence: Evidence, actors: MLP, quiet: bool) -> FQEResult:
+    """Fitted Q evaluation of all policies at once."""
+    settings, initial_obs = run.settings, evidence.data.initial_obs
+    key = jax.random.fold_in(jax.random.key(settings.seed), FQE_STREAM)
+    starts = draw_starts(initial_obs, min(len(initial_obs), FQE_STARTS), settings.seed)
+    with bar(f"fitted Q, {len(run.kept)} policies", settings.fqe.num_updates, "update", quiet) as advance:
+        return evaluate_policies(key, settings.fqe, actors, evidence.data.rows, starts, on_block=advance)
+
+
+def imagined_values(run: Run, evidence: Evidence, actors: MLP, horizon: int, quiet: bool) -> ModelValue:
+    """The value of all policies in the model at once."""
+    settings, elites = run.settings, run.settings.dynamics.num_elites
+    key = jax.random.fold_in(jax.random.key(settings.seed), ROLLOUT_STREAM)
+    starts = draw_starts(evidence.data.initial_obs, -(-settings.starts // elites) * elites, settings.seed)
+    episode = Episode(evidence.problem.termination, settings.fqe.gamma, horizon)
+    bounds = fit_bounds(evidence.data.rows)
+    with bar(f"model rollouts, {len(run.kept)} policies", horizon, "step", quiet) as advance:
+        return model_values(key, evidence.model, actors, starts, bounds, episode, advance)
+
+
+def real_scores(run: Run) -> tuple[str | None, dict[tuple[int, int], float]]:
+    """Which measure the simulator gave, and its value by `(step, seed)`; None and nothing where there was none."""
+    path = run.run_dir / store.METRICS
+    rows = [row for row in store.read_metrics(run.run_dir) if "eval/return_mean" in row] if path.exists() else []
+    if not rows:
+        return None, {}
+    metric = "eval/score" if "eval/score" in rows[0] else "eval/return_mean"
+    return metric, {(row["step"], row["seed"]): row[metric] for row in rows}
+
+
+def known(value: float) -> float | None:
+    """None for what is no number: a diverged estimate."""
+    return float(value) if math.isfinite(value) else None
