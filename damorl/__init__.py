@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 from damorl._version import __version__
 
 if TYPE_CHECKING:
-    from damorl.api import evaluate, train
+    from damorl.api import evaluate, select, train
     from damorl.errors import UserError
-    from damorl.experiment.result import Result, load_policy
+    from damorl.experiment.export import export_policy
+    from damorl.experiment.exported import load_exported
+    from damorl.experiment.result import Result, list_policies, load_policy
+    from damorl.world.check import find_problems
     from damorl.world.datasets import Dataset, load_dataset
-    from damorl.world.tasks import Task, register_task
+    from damorl.world.minari_export import export_minari
+    from damorl.world.tasks import Task, find_task, register_task
 
 __all__ = [
     "Dataset",
@@ -25,9 +29,16 @@ __all__ = [
     "UserError",
     "__version__",
     "evaluate",
+    "export_minari",
+    "export_policy",
+    "find_problems",
+    "find_task",
+    "list_policies",
     "load_dataset",
+    "load_exported",
     "load_policy",
     "register_task",
+    "select",
     "train",
 ]
 
@@ -37,6 +48,13 @@ _HOMES = {
     "Task": "damorl.world.tasks",
     "UserError": "damorl.errors",
     "evaluate": "damorl.api",
+    "export_minari": "damorl.world.minari_export",
+    "find_problems": "damorl.world.check",
+    "export_policy": "damorl.experiment.export",
+    "find_task": "damorl.world.tasks",
+    "list_policies": "damorl.experiment.result",
+    "load_exported": "damorl.experiment.exported",
+    "select": "damorl.api",
     "load_dataset": "damorl.world.datasets",
     "load_policy": "damorl.experiment.result",
     "register_task": "damorl.world.tasks",

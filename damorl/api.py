@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from damorl.experiment.train import train as run_training
 from damorl.record import store
 from damorl.world.datasets import Dataset, cache_dir, load_dataset
 from damorl.world.tasks import Task, find_task
+
+if TYPE_CHECKING:
+    from damorl.experiment.select import SelectConfig
 
 
 def train(
@@ -47,6 +50,19 @@ def train(
     return run(config, Path(out), resume=resume, quiet=quiet, dataset=None if isinstance(dataset, str) else dataset)
 
 
+def select(
+    run_dirs: Sequence[str | Path], settings: SelectConfig | None = None, force: bool = False, quiet: bool = False
+) -> list[dict[str, Any]]:
+    """Judge the kept policies of finished runs without a simulator, by fitted Q evaluation and in a learned model.
+
+    One dictionary per run, also written to its `selection.json`: see `damorl.experiment.select.select`.
+    """
+    from damorl.experiment.select import select as run_selection
+
+    keep_compiled_programs()
+    return run_selection([Path(run_dir) for run_dir in run_dirs], settings, force=force, quiet=quiet)
+
+
 def keep_compiled_programs() -> None:
     """Let JAX keep compiled programs in damorl's cache directory, unless the user has set a place for them.
 
@@ -64,7 +80,15 @@ def run(
 ) -> Result:
     """Run a resolved config below `out`, or continue it. A finished run is not run again: its result is returned."""
     keep_compiled_programs()
-    dataset = dataset or load_dataset(config.dataset, config.task, config.loop.dataset_steps)
+    if config.task not in (None, "none"):  # the path of a task file then holds from any directory
+        config = dataclasses.replace(config, task=find_task(config.task).name)
+    dataset = dataset or load_dataset(
+        config.dataset,
+        config.task,
+        config.loop.dataset_steps,
+        columns=config.columns or None,
+        action_bounds=config.action_bounds,
+    )
     run_dir = store.create_run_dir(out, config.name(), resume)
     if (run_dir / store.RESULT).exists():
         check_same_data(run_dir, dataset)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
-from damorl.cli.base import parse, print_json
+from damorl.cli.base import column_map, parse, print_json
 from damorl.errors import UserError
 
 if TYPE_CHECKING:
@@ -139,21 +139,8 @@ class ReadingArgs:
 
     def options(self) -> dict[str, Any]:
         """The keywords of `load_dataset` and `find_problems`."""
-        bounds = {"action_bounds": self.action_bounds, "columns": _column_map(self.columns)}
+        bounds = {"action_bounds": self.action_bounds, "columns": column_map(self.columns)}
         return {"task": self.task, "num_steps": self.steps, **bounds}
-
-
-def _column_map(columns: tuple[str, ...]) -> dict[str, str | list[str]]:
-    """`observations=angle,speed` as `{"observations": ["angle", "speed"]}`."""
-    found: dict[str, str | list[str]] = {}
-    for column in columns:
-        key, equals, names = column.partition("=")
-        if not (key and equals and names) or key in found:
-            raise UserError(
-                f"--columns: expected each array once as key=name or key=name,name,..., found {column!r}; correct it"
-            )
-        found[key] = names.split(",") if "," in names else names
-    return found
 
 
 @dataclasses.dataclass(frozen=True)

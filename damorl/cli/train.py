@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from damorl.cli.base import parse, print_json
+from damorl.cli.base import column_map, parse, print_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,13 +18,17 @@ class TrainArgs:
     algo: tyro.conf.Positional[str] = "damo"
     """Algorithm: damo or bc."""
     dataset: str = "hopper-medium-expert"
-    """Built-in name (`damorl data list`) or the path of a D4RL-layout HDF5 file."""
+    """Built-in name (`damorl data list`), D4RL name, path (HDF5, npz, CSV, Parquet) or Minari id."""
     preset: str = "quick"
     """smoke (seconds), quick (a laptop) or paper (Tables 3 and 4; for a GPU)."""
     seeds: tuple[int, ...] = (0,)
     """Seeds, trained together."""
     task: str | None = None
-    """Task of the dataset where its name does not tell (hopper, halfcheetah, walker2d, ...)."""
+    """Task of the data where their name does not tell: built-in (hopper, ...), a Gymnasium id, or mytasks.py:task."""
+    columns: tuple[str, ...] = ()
+    """What arrays or columns are called in a file of your own: observations=angle,speed rewards=r."""
+    action_bounds: tuple[float, float] | None = None
+    """Lowest and highest action, where they are not -1 and 1 and the task does not tell."""
     out: Path = Path("runs")
     """Directory that the run directory is made in."""
     resume: bool = False
@@ -67,7 +71,17 @@ def train_verb(argv: list[str]) -> int:
     )
     parsed = parse(arguments, "train", argv, TRAIN_EXAMPLES)
     args = parsed.run
-    config = RunConfig(args.algo, args.dataset, args.task, args.preset, args.seeds, parsed.loop, parsed.config)
+    config = RunConfig(
+        args.algo,
+        args.dataset,
+        args.task,
+        args.preset,
+        args.seeds,
+        parsed.loop,
+        parsed.config,
+        column_map(args.columns),
+        args.action_bounds,
+    )
     result = run(config, args.out, resume=args.resume, quiet=args.json)
     summary = result.summary | {"run_dir": str(result.run_dir), "curves": str(result.curves)}
     print_json(summary) if args.json else print("\n" + format_table(result))

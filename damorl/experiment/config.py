@@ -11,6 +11,7 @@ import json
 import math
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -77,13 +78,17 @@ class RunConfig:
 
     algo: str
     dataset: str
-    """Built-in name or path."""
+    """Built-in name, D4RL name, path or Minari id."""
     task: str | None
     """Task name where the dataset's name does not tell it."""
     preset: str
     seeds: tuple[int, ...]
     loop: LoopConfig
     algo_config: Any
+    columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What arrays or columns are called in the user's file, see `load_dataset`."""
+    action_bounds: tuple[float, float] | None = None
+    """Lowest and highest action where neither the task nor the data tell."""
 
     def __post_init__(self) -> None:
         """Refuse seeds that cannot be run, with the reason."""
@@ -106,8 +111,7 @@ class RunConfig:
 
     def name(self) -> str:
         """Directory name of the run."""
-        stem = Path(self.dataset).name.removesuffix(".hdf5")
-        return f"{self.algo}-{stem}-{self.preset}-{self.digest()}"
+        return f"{self.algo}-{dataset_stem(self.dataset)}-{self.preset}-{self.digest()}"
 
 
 def find_algorithm(name: str) -> Algorithm:
@@ -119,8 +123,15 @@ def find_algorithm(name: str) -> Algorithm:
 
 def dataset_key(dataset: str) -> str:
     """`/data/hopper_medium_expert-v2.hdf5` and `hopper-medium-expert` alike become `hopper-medium-expert`."""
-    stem = Path(dataset).name.removesuffix(".hdf5")
-    return re.sub(r"-v\d+$", "", stem).replace("_", "-").lower()
+    return re.sub(r"-v\d+$", "", dataset_stem(dataset)).replace("_", "-").lower()
+
+
+def dataset_stem(dataset: str) -> str:
+    """What a run's directory calls its data: a file's name without suffix, a Minari id without slashes."""
+    path = Path(dataset)
+    if path.suffix.lower() in (".hdf5", ".h5", ".npz", ".csv", ".parquet") or path.exists():
+        return path.stem
+    return dataset.removeprefix("minari:").strip("/").replace("/", "-")
 
 
 def load_overrides(algo: str, preset: str, dataset: str) -> Overrides:

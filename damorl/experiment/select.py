@@ -1,7 +1,8 @@
 """Choosing among the policies of a run without the simulator: fitted Q evaluation and the value in a learned model.
 
 Both estimate the same discounted value from the data's initial states, so they can be compared; where there was a
-simulator, its scores stand beside them and tell how far to trust either. The dynamics model is fitted anew, once per
+simulator, its scores stand beside them and tell how far to trust either. (Scores are undiscounted: even the exact
+discounted value does not rank quite like them.) The dynamics model is fitted anew, once per
 data set, and not taken from the run: a policy is flattered by the model that it was trained in, and policies of
 different runs must be judged by the same one.
 """
@@ -158,7 +159,13 @@ def load_run_dataset(run: Run, source: Path | str | None) -> Dataset:
     """The data that a run was trained on, from `source` or where it was then. UserError if that is other data."""
     config = run.config
     try:
-        dataset = load_dataset(source or config["dataset"], config["data"]["task"], config["loop"]["dataset_steps"])
+        dataset = load_dataset(
+            source or config["dataset"],
+            config["data"]["task"] or config["task"],
+            config["loop"]["dataset_steps"],
+            columns=config.get("columns") or None,
+            action_bounds=config.get("action_bounds"),
+        )
     except UserError as error:
         raise UserError(
             f"{run.run_dir}: its data cannot be loaded ({error}): say where it is with --dataset"

@@ -27,7 +27,7 @@ from damorl.record import checkpoint, store
 from damorl.types import Key, Metrics, Transition
 from damorl.world.datasets import Dataset
 from damorl.world.evaluate import Evaluator
-from damorl.world.tasks import normalised_score
+from damorl.world.tasks import never_ended, normalised_score
 
 EVAL_SEED = 1_000_000  # far from any training seed, the same for every run
 CHECKPOINT_SECONDS = 300.0  # between two checkpoints at most, however slow the machine
@@ -44,9 +44,7 @@ def to_device(dataset: Dataset) -> OfflineData:
 
 def make_problem(dataset: Dataset) -> Problem:
     """What the algorithm may know of the task; without a known task, nothing ever terminates in the model."""
-    if dataset.task is None:
-        return Problem(dataset.spec, lambda obs, action, next_obs: jnp.zeros(obs.shape[:-1], bool))
-    return Problem(dataset.spec, dataset.task.termination)
+    return Problem(dataset.spec, never_ended if dataset.task is None else dataset.task.termination)
 
 
 def seed_keys(seeds: tuple[int, ...]) -> Key:

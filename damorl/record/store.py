@@ -6,6 +6,9 @@
     tb/seed_K/        the same numbers as TensorBoard events
     checkpoint/       the training state
     result.json       the final scores
+    dataset.json      the data set's card, dataset.png its picture
+    policies.safetensors, policies/  the last policy, and those kept on the way
+    selection.json    what `damorl select` thinks of them
     curves.png        the learning curves
 
 JSON has no NaN and no infinity, so they are stored as the strings "nan", "inf" and "-inf"; `read_metrics` turns them
@@ -39,7 +42,19 @@ CONFIG, PROVENANCE, METRICS, RESULT = "config.json", "provenance.json", "metrics
 Row = dict[str, Any]
 """One line of metrics: `step`, `seed` and any number of `part/quantity` floats."""
 
-PACKAGES = ("damorl", "jax", "jaxlib", "optax", "numpy", "gymnasium", "mujoco", "h5py", "safetensors", "tensorboardX")
+PACKAGES = (
+    "damorl",
+    "jax",
+    "jaxlib",
+    "optax",
+    "numpy",
+    "gymnasium",
+    "mujoco",
+    "h5py",
+    "scipy",
+    "safetensors",
+    "tensorboardX",
+)
 """Whose versions a run records."""
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 

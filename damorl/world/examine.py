@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +89,7 @@ def _without_row_counter(contents: Contents) -> Contents:
     ):
         return contents
     kept = {key: column for key, column in contents.columns.items() if key != "starts"}
-    return Contents(kept, contents.metadata, contents.keys, contents.names, contents.bounds)
+    return replace(contents, columns=kept)
 
 
 def _sound_columns(contents: Contents) -> dict[str, np.ndarray]:

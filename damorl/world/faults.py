@@ -80,7 +80,10 @@ def key_problems(label: str, contents: Contents) -> Iterator[Problem]:
 def _missing(label: str, key: str, contents: Contents) -> Iterator[Problem]:
     present = ", ".join(contents.keys[:8]) or "nothing"
     tells_cuts = not contents.columns.keys().isdisjoint(("timeouts", *BOUNDARIES))
-    if key in REQUIRED:
+    if key == "terminals" and tells_cuts:
+        message = f"{label}: {key} is missing: every end of an episode is taken for a time limit"
+        yield Problem(key, "warning", message, "nothing in the data says what a fall costs, if there was one")
+    elif key in REQUIRED:
         spread = f" (or spread over {NAMES[key][-1]}_0, {NAMES[key][-1]}_1, ...)" if key in WIDE else ""
         remedy = f"store it under the name {key}{spread}, or say how it is called: columns={{{key!r}: ...}}"
         if any(re.fullmatch(r"episode_\d+", name) for name in contents.keys):

@@ -23,7 +23,7 @@ class Rows(NamedTuple):
 
 def assemble(columns: Columns) -> Rows:
     """Rows from sound columns (some may be absent, see `datasets.load_dataset`). Actions are clipped to [-1, 1]."""
-    obs, terminal = columns["observations"], columns["terminals"].astype(bool)
+    obs, terminal = columns["observations"], terminals(columns)
     action, reward = np.clip(columns["actions"], -1.0, 1.0), columns["rewards"]
     next_obs, cut = columns.get("next_observations"), cuts(columns)
     if next_obs is not None:
@@ -36,13 +36,19 @@ def assemble(columns: Columns) -> Rows:
     return Rows(obs[kept], action[kept], reward[kept], obs[kept + 1], terminal[kept], ended[kept + 1])
 
 
+def terminals(columns: Columns) -> np.ndarray:
+    """`[N]` bool: rows in which the task itself ended; none where the data do not say."""
+    found = columns.get("terminals")
+    return np.zeros(len(columns["rewards"]), bool) if found is None else found.astype(bool)
+
+
 def cuts(columns: Columns) -> np.ndarray | None:
     """`[N]` bool: rows after which an episode was cut, by any of the columns that tell; None if none of them is there.
 
     `timeouts` says it as it is. Where `episodes` changes, and before a row of `starts` and at the end of all, a row
     that is not terminal was cut.
     """
-    terminal, told = columns["terminals"].astype(bool), []
+    terminal, told = terminals(columns), []
     if "timeouts" in columns:
         told.append(columns["timeouts"].astype(bool))
     if "episodes" in columns:

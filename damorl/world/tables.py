@@ -14,7 +14,7 @@ from damorl.errors import UserError
 from damorl.world.contents import Contents, Raw, Unreadable, printable
 from damorl.world.names import ColumnMap, gather
 
-LARGEST_BLOCK, LONGEST_HEADER = 2**31 - 1, 2**20
+LONGEST_HEADER = 2**20
 
 
 def read_csv(path: Path, columns: ColumnMap | None = None) -> Contents:
@@ -22,10 +22,8 @@ def read_csv(path: Path, columns: ColumnMap | None = None) -> Contents:
     csv = _pyarrow("csv", path)
     with path.open(encoding="utf-8", errors="replace") as file:
         header = file.readline(LONGEST_HEADER)
-    block = min(max(path.stat().st_size + 1, 2**20), LARGEST_BLOCK)  # types are guessed from the first block only
     table = csv.read_csv(
         path,
-        read_options=csv.ReadOptions(block_size=block),
         parse_options=csv.ParseOptions(delimiter=max(",;\t", key=header.count)),
         convert_options=csv.ConvertOptions(null_values=[""], strings_can_be_null=True),
     )

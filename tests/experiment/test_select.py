@@ -205,7 +205,7 @@ def test_force_and_other_settings_make_it_again(run_dir: Path, fits: list[Path])
     assert other["settings"]["fqe"]["gamma"] == 0.5
 
 
-def test_a_newly_kept_policy_or_a_damaged_file_make_it_again(run_dir: Path, fits: list[Path]) -> None:
+def test_other_kept_policies_or_a_damaged_file_make_it_again(run_dir: Path, fits: list[Path]) -> None:
     (run_dir / "policies" / "step_000000100.safetensors").unlink()
     (again,) = select([run_dir], SETTINGS)
     assert (len(fits), len(again["policies"])) == (1, 4)

@@ -106,6 +106,8 @@ def test_columns_says_which_array_is_which(tmp_path: Path) -> None:
     deep: Any = {key: f"deep/{key}" for key in ("actions", "next_observations", "terminals", "timeouts")}
     deep |= {"obs": ["deep/angle", "deep/rest"], "rewards": "deep/r"}
     assert load_dataset(tmp_path / "data.hdf5", columns=deep).sha256 == sha256
+    over = {**without("timeouts"), "done": np.arange(8) == 3}  # named as timeouts, it is not the terminals as well
+    np.testing.assert_array_equal(load_dataset(over, columns={"timeouts": "done"}).truncated, over["done"])
     wrong = refusal(arrays, columns={**columns, "rewards": "gain"})
     assert "rewards: expected what `columns` names, found no 'gain' among " in wrong
     assert "rewards: expected this array, found only" in refusal(without("rewards") | {"r": sound()["rewards"]})
@@ -200,7 +202,9 @@ def in_units(bounds: tuple[Any, Any]) -> tuple[Dataset, Arrays]:
 
 
 @pytest.mark.parametrize("bounds", [(-2.0, 2.0), (0.0, 10.0), ([-0.4, 5.0], [0.4, 6.0])])
-def test_action_bounds_bring_actions_to_unit_range(tmp_path: Path, bounds: tuple[Any, Any]) -> None:
+def test_action_bounds_bring_actions_to_unit_range(
+    tmp_path: Path, bounds: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected, arrays = in_units(bounds)
     dataset = load_dataset(arrays, action_bounds=bounds)
     np.testing.assert_allclose(dataset.transitions.action, expected.transitions.action, rtol=0, atol=1e-7)
@@ -215,6 +219,9 @@ def test_action_bounds_bring_actions_to_unit_range(tmp_path: Path, bounds: tuple
     again = load_dataset(tmp_path / "ours.hdf5")  # what we write is in [-1, 1] and stays so
     assert again.sha256 == dataset.sha256
     np.testing.assert_array_equal(from_metadata(again.metadata), units)
+    monkeypatch.setitem(TASKS, "arm", task)
+    assert load_dataset(tmp_path / "ours.hdf5", task="arm").sha256 == dataset.sha256
+    assert load_dataset(arrays, task="arm").sha256 == dataset.sha256
 
 
 def test_actions_out_of_range_are_spoken_of_in_the_simulators_units(monkeypatch: pytest.MonkeyPatch) -> None:

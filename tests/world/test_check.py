@@ -49,7 +49,7 @@ def changed(key: str, index: Any, value: Any) -> Arrays:
 
 BAD_CONTENTS: dict[str, tuple[Arrays, str]] = {
     "missing key": ({"rewards": None}, r"rewards: expected this array, found only actions, .*; store it under"),
-    "Minari": ({"terminals": None, "episode_0": {}}, r"terminals: .*Minari"),
+    "Minari": ({"rewards": None, "episode_0": {}}, r"rewards: .*Minari"),
     "no boundaries": ({"timeouts": None, "next_observations": None}, r"neither; .*nobody can tell where an episode"),
     "a group": ({"actions": {}}, r"actions: expected numbers of shape \[rows, dimension\], found a group"),
     "text": ({"rewards": np.array([b"one"] * 8)}, r"rewards: expected numbers of shape \[rows\], found .*type \|S3"),
@@ -182,6 +182,7 @@ ODDITIES: dict[str, tuple[Arrays, str, str]] = {
         "observations",
         "75.0% of the rows repeat",
     ),
+    "no terminals": ({"terminals": None}, "terminals", "every end of an episode is taken for a time limit"),
     "both flags": ({"timeouts": np.arange(8) == 7}, "terminals", "all 1 truncated rows are terminal as well"),
     "done": ({"terminals": None, "timeouts": None, "done": np.arange(8) == 7}, "terminals", "taken from done, and no"),
     "short": ({"timeouts": np.arange(8) % 2}, "timeouts", "episodes last 2.0 steps"),

@@ -78,6 +78,7 @@ def test_others_can_use_what_is_exported() -> None:
         warnings.simplefilter("ignore")  # v4 is out of date
         env = dataset.recover_environment()
     assert env.observation_space.shape == dataset.observation_space.shape == (11,)
+    assert dataset[4].truncations[-1]
     first = dataset[0]
     assert (first.observations.shape, first.actions.shape) == ((8, 11), (7, 3))
 
@@ -92,11 +93,11 @@ def test_actions_are_exported_in_the_simulators_units(data_format: str, monkeypa
     arrays = {"obs": states[:-1], "action": actions, "reward": np.arange(40.0), "next_obs": states[1:], **flags}
     monkeypatch.setitem(TASKS, "arm", Task("arm", None, 3, 2, never_ended, action_low=low, action_high=high))
     dataset = load_dataset(arrays, task="arm")
-    export_minari(dataset, "lab/arm-v0", data_format)
-    stored = minari.load_dataset("lab/arm-v0")
+    export_minari(dataset, "lab/gripper-v0", data_format)
+    stored = minari.load_dataset("lab/gripper-v0")
     np.testing.assert_allclose(stored[0].actions, actions[:8], rtol=1e-6)
     assert np.array_equal([stored.action_space.low, stored.action_space.high], [low, high])
-    read = load_dataset("lab/arm-v0")
+    read = load_dataset("lab/gripper-v0")
     assert (read.sha256, read.metadata["action_low"]) == (dataset.sha256, "[-0.4, 1.0]")
 
 

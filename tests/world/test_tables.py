@@ -74,7 +74,7 @@ def test_the_default_names_need_no_map(tmp_path: Path) -> None:
 
 
 def test_a_column_of_whole_numbers_may_have_a_fraction_late(tmp_path: Path) -> None:
-    """pyarrow guesses types from the first megabyte unless it is told not to."""
+    """pyarrow reads a megabyte at a time, but must not guess the types from the first one."""
     rows = 200_000
     lines = [f"{i % 7},0.5,{i},0,0" for i in range(rows)]
     lines[-2] = "2.5,0.5,1.25,1,0"
