@@ -160,8 +160,8 @@ def make_config(args: argparse.Namespace, seeds: int) -> Any:
 
 def load_data(args: argparse.Namespace, steps: int, simulator: bool) -> Any:
     """The dataset at the path, or the built-in one, made now if need be and if there is a simulator."""
+    from damorl.data.datasets import load_dataset
     from damorl.errors import UserError
-    from damorl.world.datasets import load_dataset
     from damorl.world.tasks import DATASET_NAMES
 
     if args.dataset in DATASET_NAMES:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from damorl.data.datasets import Dataset, cache_dir, load_dataset
 from damorl.errors import UserError
 from damorl.experiment.config import LoopConfig, RunConfig, defaults, replace
 from damorl.experiment.describe import describe_episodes, simulator_of
@@ -18,7 +19,6 @@ from damorl.experiment.result import Result, load_layers, summarise
 from damorl.experiment.train import EVAL_SEED
 from damorl.experiment.train import train as run_training
 from damorl.record import store
-from damorl.world.datasets import Dataset, cache_dir, load_dataset
 from damorl.world.tasks import Task, find_task
 
 if TYPE_CHECKING:

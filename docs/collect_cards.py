@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from damorl.data.card import card_and_arrays, statistics
+from damorl.data.datasets import DEFAULT_NUM_STEPS, Dataset, dataset_path, load_dataset
 from damorl.report.card import draw_card
-from damorl.world.card import card_and_arrays, statistics
-from damorl.world.datasets import DEFAULT_NUM_STEPS, Dataset, dataset_path, load_dataset
 from damorl.world.tasks import DATASET_NAMES, TASKS, DatasetName, normalised_score
 
 DOCS = Path(__file__).resolve().parent

@@ -10,8 +10,8 @@ import pytest
 
 from damorl.cli import main
 from damorl.cli.card import card_lines
-from damorl.world.card import summary
-from damorl.world.datasets import cache_dir, dataset_path, load_dataset, write_dataset
+from damorl.data.card import summary
+from damorl.data.datasets import cache_dir, dataset_path, load_dataset, write_dataset
 
 
 def store(path: Path, num_rows: int = 20, obs_dim: int = 11, action_dim: int = 3) -> Path:

@@ -18,11 +18,11 @@ from safetensors.numpy import load_file
 
 import damorl
 from benchmarks import gpu
+from damorl.data.datasets import load_dataset
+from damorl.data.store import write_dataset
 from damorl.experiment import train as loop
 from damorl.experiment.config import RunConfig, defaults
 from damorl.record import store
-from damorl.world.datasets import load_dataset
-from damorl.world.store import write_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS, EPISODE = 600, 50

@@ -19,7 +19,7 @@ PACKAGE = Path(damorl.__path__[0])
 # module of a room through. A room that is missing here may not exist: draw its arrow first.
 _CORE = {"types", "errors", "files", "core"}
 _LEARN = _CORE | {"parts", "algos"}
-_LIVE = _CORE | {"parts", "world", "behaviour"}
+_LIVE = _CORE | {"parts", "world", "data", "behaviour"}
 _HOUSE = _LEARN | _LIVE | {"_version", "record", "report", "experiment"}
 ALLOWED: dict[str, set[str]] = {
     "_version": set(),
@@ -30,7 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "parts": _CORE,
     "algos": _CORE | {"parts"},
     "world": _CORE,
-    "behaviour": _CORE | {"parts", "world"},
+    "data": _CORE | {"world"},
+    "behaviour": _CORE | {"parts", "world", "data"},
     "record": {"types", "errors", "files", "_version"},
     "report": _CORE | {"record"},
     "experiment": _LEARN | _LIVE | {"_version", "record", "report"},

@@ -27,9 +27,9 @@ from damorl.behaviour.collect import Rows, Shard, concatenate, run_shards
 from damorl.behaviour.host_policy import NumpyPolicy
 from damorl.behaviour.policies import Behaviours, load_policies
 from damorl.behaviour.snapshots import versions
+from damorl.data.datasets import dataset_path
+from damorl.data.store import write_dataset
 from damorl.errors import UserError
-from damorl.world.datasets import dataset_path
-from damorl.world.store import write_dataset
 from damorl.world.tasks import DatasetName, Task, find_task, make_env, simulator_of
 
 RECIPE = 1

@@ -16,7 +16,7 @@ from damorl.cli.base import column_map, parse, print_json
 from damorl.errors import UserError
 
 if TYPE_CHECKING:
-    from damorl.world.check import Problem
+    from damorl.data.check import Problem
 
 T = TypeVar("T")
 Flat = Annotated[T, tyro.conf.arg(name="")]
@@ -77,7 +77,7 @@ def _make_all(args: MakeArgs) -> int:
 
 def _make_one(name: str, args: MakeArgs) -> dict[str, Any]:
     from damorl.behaviour.recipe import make_dataset
-    from damorl.world.datasets import dataset_path
+    from damorl.data.datasets import dataset_path
 
     target = dataset_path(name, args.steps, args.seed)
     before = target.stat().st_mtime_ns if target.exists() else None
@@ -105,8 +105,8 @@ class ListArgs:
 def data_list(argv: list[str]) -> int:
     """`damorl data list`."""
     args = parse(ListArgs, "data list", argv)
-    from damorl.world.datasets import dataset_path
-    from damorl.world.download import D4RL_NAMES, downloaded_path
+    from damorl.data.datasets import dataset_path
+    from damorl.data.download import D4RL_NAMES, downloaded_path
     from damorl.world.tasks import DATASET_NAMES
 
     rows: list[dict[str, Any]] = []
@@ -166,10 +166,10 @@ def data_info(argv: list[str]) -> int:
     """`damorl data info`."""
     args = parse(InfoArgs, "data info", argv)
     from damorl.cli.card import card_lines
+    from damorl.data.card import card_and_arrays
+    from damorl.data.check import find_problems
+    from damorl.data.datasets import cache_dir, load_dataset
     from damorl.report.card import draw_card
-    from damorl.world.card import card_and_arrays
-    from damorl.world.check import find_problems
-    from damorl.world.datasets import cache_dir, load_dataset
 
     options = args.reading.options()
     try:
@@ -207,7 +207,7 @@ class CheckArgs:
 def data_check(argv: list[str]) -> int:
     """`damorl data check`."""
     args = parse(CheckArgs, "data check", argv)
-    from damorl.world.check import find_problems
+    from damorl.data.check import find_problems
 
     return _report_problems(args.source, find_problems(args.source, **args.reading.options()), args.json)
 
@@ -249,8 +249,8 @@ class ExportArgs:
 def data_export(argv: list[str]) -> int:
     """`damorl data export`."""
     args = parse(ExportArgs, "data export", argv)
-    from damorl.world.datasets import load_dataset
-    from damorl.world.minari_export import export_minari
+    from damorl.data.datasets import load_dataset
+    from damorl.data.minari_export import export_minari
 
     path = export_minari(load_dataset(args.source, **args.reading.options()), args.id, args.storage)
     print_json({"id": args.id, "path": path}) if args.json else print(path)

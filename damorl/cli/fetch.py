@@ -42,10 +42,10 @@ class DownloadArgs:
 def data_download(argv: list[str]) -> int:
     """`damorl data download`."""
     args = parse(DownloadArgs, "data download", argv)
+    from damorl.data.download import D4RL_NAMES, check_name, download
+    from damorl.data.pins import read_pins
+    from damorl.data.transfer import Patience
     from damorl.errors import UserError
-    from damorl.world.download import D4RL_NAMES, check_name, download
-    from damorl.world.pins import read_pins
-    from damorl.world.transfer import Patience
 
     if not args.names:
         raise UserError(f"data download: expected a name, found none; give one or more of {', '.join(D4RL_NAMES)}")

@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from damorl.data.card import card_and_arrays
+from damorl.data.datasets import Dataset
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig
 from damorl.record import store
-from damorl.world.card import card_and_arrays
-from damorl.world.datasets import Dataset
 from damorl.world.evaluate import Episodes
 from damorl.world.task import action_bounds
 from damorl.world.tasks import Task, find_task, normalised_score, normalised_std

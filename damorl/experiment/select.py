@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from damorl.algos.base import OfflineData, Problem
 from damorl.core.nets import MLP, Dense
+from damorl.data.datasets import Dataset, load_dataset
 from damorl.errors import UserError
 from damorl.experiment.ranking import choose, rank_correlation
 from damorl.experiment.result import list_policies, load_layers
@@ -33,7 +34,6 @@ from damorl.parts import dynamics
 from damorl.parts.fqe import FQEConfig, FQEResult, evaluate_policies
 from damorl.parts.model_value import Episode, ModelValue, fit_bounds, model_values
 from damorl.record import store
-from damorl.world.datasets import Dataset, load_dataset
 
 SELECTION = "selection.json"
 FQE_STARTS = 4096  # initial states that FQE averages over at most

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from damorl.algos.base import OfflineData, OnProgress, Problem
+from damorl.data.datasets import Dataset
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig
 from damorl.experiment.describe import describe_run, remarks
@@ -25,7 +26,6 @@ from damorl.experiment.progress import Progress
 from damorl.experiment.result import POLICIES, Result, kept_policy_path, save_policies, summarise
 from damorl.record import checkpoint, store
 from damorl.types import Key, Metrics, Transition
-from damorl.world.datasets import Dataset
 from damorl.world.evaluate import Evaluator
 from damorl.world.tasks import never_ended, normalised_score
 

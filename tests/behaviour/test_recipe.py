@@ -13,9 +13,9 @@ from damorl.behaviour import recipe
 from damorl.behaviour.collect import Rows, collect_shard
 from damorl.behaviour.policies import Behaviours
 from damorl.behaviour.recipe import make_dataset, plan
+from damorl.data.datasets import load_dataset
+from damorl.data.store import COLUMNS, EXTRAS
 from damorl.errors import UserError
-from damorl.world.datasets import load_dataset
-from damorl.world.store import COLUMNS, EXTRAS
 
 
 @pytest.fixture

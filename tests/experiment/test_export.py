@@ -20,6 +20,7 @@ import damorl
 from damorl.behaviour.host_policy import to_arrays
 from damorl.cli.export import export_verb
 from damorl.core.nets import Dense
+from damorl.data.store import write_dataset
 from damorl.errors import UserError
 from damorl.experiment.describe import CARD
 from damorl.experiment.export import card_paths, export_policy
@@ -27,7 +28,6 @@ from damorl.experiment.exported import evaluate_exported, load_exported, read_ex
 from damorl.experiment.result import POLICIES, load_layers
 from damorl.parts.actor import init_actor, policy
 from damorl.record import store
-from damorl.world.store import write_dataset
 from damorl.world.tasks import find_task
 from damorl.world.units import as_metadata, make_bounds
 

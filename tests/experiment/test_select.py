@@ -15,6 +15,8 @@ from safetensors.numpy import save_file
 
 from damorl.cli.select import select_verb
 from damorl.core.nets import Dense
+from damorl.data.datasets import load_dataset
+from damorl.data.store import write_dataset
 from damorl.errors import UserError
 from damorl.experiment import select as selection
 from damorl.experiment.select import SelectConfig, select
@@ -22,8 +24,6 @@ from damorl.experiment.train import to_device
 from damorl.parts.dynamics import DynamicsConfig
 from damorl.parts.fqe import FQEConfig, evaluate_policies
 from damorl.record import store
-from damorl.world.datasets import load_dataset
-from damorl.world.store import write_dataset
 
 GAMMA, EPISODE, EPISODES = 0.9, 40, 60
 SEEDS, STEPS = (0, 7), (100, 200, 300)

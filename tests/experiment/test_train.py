@@ -18,13 +18,13 @@ import pytest
 from safetensors.numpy import load_file
 
 import damorl
+from damorl.data.datasets import Dataset, load_dataset
+from damorl.data.store import write_dataset
 from damorl.errors import UserError
 from damorl.experiment import train as loop
 from damorl.experiment.config import RunConfig, defaults, replace
 from damorl.experiment.result import list_policies, summarise
 from damorl.record import checkpoint, store
-from damorl.world.datasets import Dataset, load_dataset
-from damorl.world.store import write_dataset
 
 ROWS, EPISODE = 600, 50
 
@@ -136,7 +136,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_train import smoke
 from damorl.experiment import train
-from damorl.world.datasets import load_dataset
+from damorl.data.datasets import load_dataset
 path = Path(sys.argv[2])
 train.train(smoke(path), load_dataset(path), Path(sys.argv[3]), quiet=True)
 """

@@ -233,7 +233,7 @@ def test_an_unknown_task_gets_a_suggestion() -> None:
 
 def test_importing_the_tasks_does_not_import_the_simulator() -> None:
     code = (
-        "import sys, damorl.world.check\n"
+        "import sys, damorl.data.check\n"
         "assert not {'gymnasium', 'mujoco'} & set(sys.modules), 'the simulator was imported'"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -9,8 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from damorl.world import download
-from tests.world.http_server import Server, serving
+from damorl.data import download
+from tests.data.http_server import Server, serving
 
 FILE = "hopper_medium-v2.hdf5"
 

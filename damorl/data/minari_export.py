@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from damorl.data.datasets import Dataset
+from damorl.data.minari_store import NOT_KEPT, SLOW, import_minari
+from damorl.data.rows import continues
 from damorl.errors import UserError
 from damorl.files import sync, writing
-from damorl.world.datasets import Dataset
-from damorl.world.minari_store import NOT_KEPT, SLOW, import_minari
-from damorl.world.rows import continues
 from damorl.world.units import Bounds, from_metadata, from_unit, is_unit
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from damorl.world.contents import COLUMNS, Contents, Metadata, Unreadable
-from damorl.world.faults import (
+from damorl.data.contents import COLUMNS, Contents, Metadata, Unreadable
+from damorl.data.faults import (
     FLAGS,
     WIDE,
     error,
@@ -20,11 +20,11 @@ from damorl.world.faults import (
     too_few,
     value_problems,
 )
-from damorl.world.faults import Problem as Problem
-from damorl.world.formats import read_file
-from damorl.world.rows import Rows as Rows
-from damorl.world.rows import assemble
-from damorl.world.store import hash_columns
+from damorl.data.faults import Problem as Problem
+from damorl.data.formats import read_file
+from damorl.data.rows import Rows as Rows
+from damorl.data.rows import assemble
+from damorl.data.store import hash_columns
 from damorl.world.task import Task
 from damorl.world.task import action_bounds as bounds_of_task
 from damorl.world.units import UNIT, Bounds, as_metadata, is_unit, to_unit

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
+from damorl.data.arrays import read_arrays
+from damorl.data.contents import Contents, Unreadable
+from damorl.data.formats import read_file
+from damorl.data.names import ColumnMap
 from damorl.errors import UserError
-from damorl.world.arrays import read_arrays
-from damorl.world.contents import Contents, Unreadable
-from damorl.world.formats import read_file
-from damorl.world.names import ColumnMap
 from damorl.world.tasks import DATASET_NAMES, DatasetName
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def open_source(
     if isinstance(source, Mapping):
         return Source(name or "arrays", name or "arrays", read_arrays(source, columns))
     if _is_minari(source):
-        from damorl.world.minari_store import open_minari
+        from damorl.data.minari_store import open_minari
 
         return open_minari(source, columns)
     if not isinstance(source, str | Path):
@@ -76,7 +76,7 @@ def find_dataset(source: str | Path, num_steps: int = DEFAULT_NUM_STEPS, seed: i
             raise UserError(f"data set {source!r} is not made yet ({path}): run `damorl data make {source}{steps}`")
         return path, source
     if isinstance(source, str):  # D4RL's own data sets
-        from damorl.world.download import downloaded_path
+        from damorl.data.download import downloaded_path
 
         if (downloaded := downloaded_path(source)) is not None:
             return downloaded, source

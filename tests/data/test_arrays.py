@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from damorl.data.check import find_problems
+from damorl.data.datasets import Dataset, load_dataset, write_dataset
+from damorl.data.names import NAMES
 from damorl.errors import UserError
-from damorl.world.check import find_problems
-from damorl.world.datasets import Dataset, load_dataset, write_dataset
-from damorl.world.names import NAMES
 from damorl.world.task import Task, to_unit
 from damorl.world.tasks import TASKS
 from damorl.world.terminations import never_ended

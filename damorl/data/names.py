@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from damorl.data.contents import Contents, Raw, Unreadable
 from damorl.errors import UserError
-from damorl.world.contents import Contents, Raw, Unreadable
 
 ColumnMap = Mapping[str, str | Sequence[str]]
 """Which array is which: `{"rewards": "r", "observations": ["angle", "speed"]}`; several are put side by side."""

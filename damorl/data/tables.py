@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from damorl.data.contents import Contents, Raw, Unreadable, printable
+from damorl.data.names import ColumnMap, gather
 from damorl.errors import UserError
-from damorl.world.contents import Contents, Raw, Unreadable, printable
-from damorl.world.names import ColumnMap, gather
 
 LONGEST_HEADER = 2**20
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from damorl.data.arrays import read_npz
+from damorl.data.contents import Contents, Unreadable, first_line
+from damorl.data.names import ColumnMap
+from damorl.data.store import read_hdf5, why_not_hdf5
+from damorl.data.tables import read_csv, read_parquet
 from damorl.errors import UserError
-from damorl.world.arrays import read_npz
-from damorl.world.contents import Contents, Unreadable, first_line
-from damorl.world.names import ColumnMap
-from damorl.world.store import read_hdf5, why_not_hdf5
-from damorl.world.tables import read_csv, read_parquet
 
 REMEDY = "check the path, or make or download the file again"
 

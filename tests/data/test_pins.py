@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from damorl.data import pins
+from damorl.data.download import D4RL_NAMES, download, downloaded_path, file_name
 from damorl.errors import UserError
-from damorl.world import pins
-from damorl.world.download import D4RL_NAMES, download, downloaded_path, file_name
-from tests.world.http_server import Server, serving
+from tests.data.http_server import Server, serving
 
 pytestmark = pytest.mark.usefixtures("bare_machine")
 NAME, FILE = "hopper-medium-v2", "hopper_medium-v2.hdf5"

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from damorl.data.card import summary
+from damorl.data.check import find_problems
+from damorl.data.datasets import Dataset, load_dataset
 from damorl.errors import UserError
-from damorl.world.card import summary
-from damorl.world.check import find_problems
-from damorl.world.datasets import Dataset, load_dataset
 
 KEYS = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
 FLAGS = ("terminals", "timeouts")

@@ -9,9 +9,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from damorl.data.card import card_and_arrays, duplicate_share, embed, picture_arrays, statistics, summary
+from damorl.data.datasets import Dataset
 from damorl.types import Array, Transition
-from damorl.world.card import card_and_arrays, duplicate_share, embed, picture_arrays, statistics, summary
-from damorl.world.datasets import Dataset
 from damorl.world.tasks import TASKS, Task
 
 

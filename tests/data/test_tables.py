@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
+from damorl.data.check import find_problems
+from damorl.data.datasets import load_dataset
 from damorl.errors import UserError
-from damorl.world.check import find_problems
-from damorl.world.datasets import load_dataset
 
 LINES = """angle,speed,torque,gain,over,episode
 0.1,1,0.5,1.0,false,0

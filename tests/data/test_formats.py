@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from damorl.data.check import find_problems
+from damorl.data.datasets import Dataset, load_dataset
+from damorl.data.minari_export import export_minari
 from damorl.errors import UserError
-from damorl.world.check import find_problems
-from damorl.world.datasets import Dataset, load_dataset
-from damorl.world.minari_export import export_minari
 
 Arrays = dict[str, np.ndarray]
 SEEDS = st.integers(0, 2**32 - 1)

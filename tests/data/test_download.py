@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 
 from damorl.cli.fetch import data_download
+from damorl.data import pins
+from damorl.data.download import D4RL_NAMES, OFFICIAL, download, downloaded_path, file_name
+from damorl.data.examine import examine
+from damorl.data.store import write_dataset
+from damorl.data.transfer import Patience
 from damorl.errors import UserError
-from damorl.world import pins
-from damorl.world.download import D4RL_NAMES, OFFICIAL, download, downloaded_path, file_name
-from damorl.world.examine import examine
-from damorl.world.store import write_dataset
 from damorl.world.tasks import TASKS
-from damorl.world.transfer import Patience
-from tests.world.http_server import Reply, Server, serving
+from tests.data.http_server import Reply, Server, serving
 
 pytestmark = pytest.mark.usefixtures("bare_machine")
 NAME, FILE = "hopper-medium-v2", "hopper_medium-v2.hdf5"

@@ -17,9 +17,9 @@ from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 from minari.storage import get_dataset_path
 
+from damorl.data.check import find_problems
+from damorl.data.datasets import load_dataset
 from damorl.errors import UserError
-from damorl.world.check import find_problems
-from damorl.world.datasets import load_dataset
 from damorl.world.tasks import TASKS
 
 STATES, ACTIONS = Box(-np.inf, np.inf, (3,), np.float64), Box(-1, 1, (2,), np.float32)

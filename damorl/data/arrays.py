@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from damorl.world.contents import Contents, Raw, Unreadable, first_line, printable
-from damorl.world.names import ColumnMap, gather
+from damorl.data.contents import Contents, Raw, Unreadable, first_line, printable
+from damorl.data.names import ColumnMap, gather
 
 
 def read_arrays(arrays: Mapping[str, Any], columns: ColumnMap | None = None) -> Contents:

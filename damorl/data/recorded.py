@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from damorl.data.contents import Contents
+from damorl.data.sources import Source
 from damorl.errors import UserError
-from damorl.world.contents import Contents
-from damorl.world.sources import Source
 from damorl.world.task import Task
 from damorl.world.tasks import find_task, infer_task
 

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from damorl.data import pins
+from damorl.data.examine import examine
+from damorl.data.sources import cache_dir
+from damorl.data.transfer import Failed, Hopeless, Patience, discard, transfer
 from damorl.errors import UserError
 from damorl.files import sync, writing
-from damorl.world import pins
-from damorl.world.examine import examine
-from damorl.world.sources import cache_dir
 from damorl.world.tasks import infer_task
-from damorl.world.transfer import Failed, Hopeless, Patience, discard, transfer
 
 _ENVS = ("hopper", "halfcheetah", "walker2d", "ant")
 _QUALITIES = ("random", "medium", "expert", "medium-replay", "full-replay", "medium-expert")

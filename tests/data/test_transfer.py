@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from damorl.data.transfer import Failed, Hopeless, Patience, transfer
 from damorl.errors import UserError
-from damorl.world.transfer import Failed, Hopeless, Patience, transfer
-from tests.world.http_server import Reply, Server, serving
+from tests.data.http_server import Reply, Server, serving
 
 QUICK = Patience(timeout=5.0, delays=(0.0, 0.0, 0.0))
 THIRD = 100_000
@@ -215,7 +215,7 @@ def test_a_full_disk_is_the_users_matter_not_the_mirrors(
 ) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
-    monkeypatch.setattr("damorl.world.transfer._write_record", lambda part, origin: part.symlink_to("/dev/full"))
+    monkeypatch.setattr("damorl.data.transfer._write_record", lambda part, origin: part.symlink_to("/dev/full"))
     with pytest.raises(UserError, match=r"cannot write .*file\.part: .*'No space left on device'"):
         transfer(url, part, QUICK)
     assert len(server.requests) == 1

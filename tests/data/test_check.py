@@ -9,9 +9,9 @@ import h5py
 import numpy as np
 import pytest
 
+from damorl.data.check import find_problems
+from damorl.data.datasets import load_dataset, write_dataset
 from damorl.errors import UserError
-from damorl.world.check import find_problems
-from damorl.world.datasets import load_dataset, write_dataset
 
 Arrays = dict[str, Any]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from damorl.data.contents import COLUMNS, Contents, Metadata, Raw, Unreadable, first_line, printable
+from damorl.data.names import ColumnMap, gather
 from damorl.files import atomic_file, writing
-from damorl.world.contents import COLUMNS, Contents, Metadata, Raw, Unreadable, first_line, printable
-from damorl.world.names import ColumnMap, gather
 
 EXTRAS = ("infos/qpos", "infos/qvel", "infos/action_log_probs")
 

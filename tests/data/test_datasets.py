@@ -12,9 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from damorl.errors import UserError
-from damorl.types import Spec
-from damorl.world.datasets import (
+from damorl.data.datasets import (
     Dataset,
     cache_dir,
     dataset_path,
@@ -22,7 +20,9 @@ from damorl.world.datasets import (
     load_dataset,
     write_dataset,
 )
-from damorl.world.store import hash_columns
+from damorl.data.store import hash_columns
+from damorl.errors import UserError
+from damorl.types import Spec
 from damorl.world.tasks import TASKS, make_env
 
 Arrays = dict[str, Any]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from damorl.world.card import duplicate_share
-from damorl.world.datasets import DEFAULT_NUM_STEPS, Dataset, examine_source, make_dataset
-from damorl.world.examine import Problem as Problem
-from damorl.world.examine import Rows
-from damorl.world.names import ColumnMap
-from damorl.world.recorded import resolve_task
-from damorl.world.rows import continues
-from damorl.world.sources import open_source
+from damorl.data.card import duplicate_share
+from damorl.data.datasets import DEFAULT_NUM_STEPS, Dataset, examine_source, make_dataset
+from damorl.data.examine import Problem as Problem
+from damorl.data.examine import Rows
+from damorl.data.names import ColumnMap
+from damorl.data.recorded import resolve_task
+from damorl.data.rows import continues
+from damorl.data.sources import open_source
 
 if TYPE_CHECKING:
     from minari import MinariDataset

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from damorl.data.contents import Contents, Metadata, Unreadable, first_line
+from damorl.data.names import ColumnMap
+from damorl.data.sources import Source
 from damorl.errors import UserError
-from damorl.world.contents import Contents, Metadata, Unreadable, first_line
-from damorl.world.names import ColumnMap
-from damorl.world.sources import Source
 from damorl.world.units import Bounds
 
 if TYPE_CHECKING:

@@ -134,8 +134,8 @@ class Handler(BaseHTTPRequestHandler):
         for start in range(0, end, BLOCK):
             block = body[start : min(start + BLOCK, end)]
             framed = b"%x\r\n%b\r\n" % (len(block), block) if reply.chunked else block
+            request.sent += len(block)  # before it goes: whoever has it all may look at once
             self.wfile.write(framed)
-            request.sent += len(block)
             server.stopped.wait(reply.pause)
         if reply.cut is not None:
             server.stopped.wait(reply.stall)

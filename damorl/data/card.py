@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from damorl.world.datasets import Dataset
+from damorl.data.datasets import Dataset
 from damorl.world.task import Task, normalised_score, normalised_std
 
 SATURATED = 0.99

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from minari.dataset.minari_storage import MinariStorage
 
+from damorl.data.datasets import Dataset, load_dataset
+from damorl.data.minari_export import export_minari
 from damorl.errors import UserError
 from damorl.types import Array, Transition
-from damorl.world.datasets import Dataset, load_dataset
-from damorl.world.minari_export import export_minari
 from damorl.world.task import Task
 from damorl.world.tasks import TASKS, make_env
 from damorl.world.terminations import never_ended

@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from damorl.world.contents import BOUNDARIES, COLUMNS, Contents, Unreadable
-from damorl.world.names import DONE, NAMES, WIDE
+from damorl.data.contents import BOUNDARIES, COLUMNS, Contents, Unreadable
+from damorl.data.names import DONE, NAMES, WIDE
 from damorl.world.task import Task
 from damorl.world.units import Bounds, show
 
