@@ -58,6 +58,7 @@ def test_a_bad_flag_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture[
         ["data", "export"],
         ["data", "download"],
         ["select"],
+        ["report"],
         ["export"],
     ],
 )

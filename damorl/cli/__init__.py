@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from damorl._version import __version__
-from damorl.cli import data, export, score, select, tools, train
+from damorl.cli import data, export, report, score, select, tools, train
 from damorl.errors import UserError
 
 USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv 2502.00850)
@@ -35,6 +35,7 @@ VERBS: dict[str, Verb] = {
     "train": train.train_verb,
     "eval": score.eval_verb,
     "select": select.select_verb,
+    "report": report.report_verb,
     "export": export.export_verb,
     "data": lambda argv: dispatch(DATA_VERBS, argv, "damorl data"),
     "bench": tools.bench_verb,

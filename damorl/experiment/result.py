@@ -119,7 +119,7 @@ def summarise(run_dir: Path) -> Result:
         "num_seeds": len(config["seeds"]),
         "per_seed": per_seed,
         "last_10_mean": float(np.mean(means)) if means else None,
-        "last_10_std": float(np.std(means)) if means else None,
+        "last_10_std": float(np.std(means, ddof=1)) if len(means) > 1 else None,
         "eval_share": eval_share(store.read_metrics(run_dir)),
         "provenance": store.read_json(run_dir / store.PROVENANCE),
     }

@@ -148,7 +148,7 @@ def title(rows: Sequence[Row], config: Mapping[str, Any]) -> str:
     scores = [values[np.isfinite(values)][-10:] for values in curve(rows, "eval/score").values]
     finals = [seed_scores.mean() for seed_scores in scores if seed_scores.size]
     if finals:
-        spread = f" \u00b1 {np.std(finals):.1f}" if len(finals) > 1 else ""
+        spread = f" \u00b1 {np.std(finals, ddof=1):.1f}" if len(finals) > 1 else ""
         parts.append(f"score {np.mean(finals):.1f}{spread}")
     return "  \u00b7  ".join(part for part in parts if part)
 

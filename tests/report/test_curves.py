@@ -62,7 +62,7 @@ def test_dashed_lines_are_the_references_and_the_real_returns_that_are_known():
 def test_the_title_says_what_it_is_and_how_well_it_went():
     rows = [{"step": step, "seed": seed, "eval/score": 10.0 * step + seed} for step in range(1, 14) for seed in (0, 2)]
     words = curves.title(rows, CONFIG)
-    assert words.split("  \u00b7  ") == ["DAMO", "hopper-medium-expert", "2 seeds", "score 86.0 \u00b1 1.0"]
+    assert words.split("  \u00b7  ") == ["DAMO", "hopper-medium-expert", "2 seeds", "score 86.0 \u00b1 1.4"]
     assert curves.title(ROWS[:1], {}) == "1 seed"
 
 

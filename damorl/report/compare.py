@@ -1,0 +1,147 @@
+"""Everything that a report shows, compared, and what a reader must be told before believing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from damorl.report.aggregate import Aggregate, make_aggregate
+from damorl.report.collect import LAST, Run, Status
+from damorl.report.methods import ABSENT, Method, flatten, name_methods
+from damorl.report.results import DataSet, Result, data_sets, gather_results
+from damorl.report.statistics import Estimate, num_missing
+
+NAMED = 4  # settings named in one sentence
+SAME_CLOCK = {
+    "total_updates": "their budgets of updates",
+    "eval_interval": "updates between evaluations",
+    "eval_episodes": "episodes per evaluation",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs sorted into methods and data sets, with their numbers."""
+
+    runs: tuple[Run, ...]
+    method_of: Mapping[Path, Method] = field(repr=False)
+    """By the run's directory."""
+    methods: tuple[Method, ...]
+    data: tuple[DataSet, ...]
+    results: tuple[Result, ...]
+    estimates: tuple[Estimate | None, ...]
+    """One per result."""
+    aggregate: Aggregate | None
+    seed: int
+    """Of every bootstrap."""
+
+
+def compare(runs: Sequence[Run], seed: int = 0) -> Comparison:
+    """Sort runs into methods and data sets, and estimate. `seed` decides every bootstrap."""
+    method_of, data = name_methods(runs), data_sets(runs)
+    results = tuple(gather_results(runs, method_of, data))
+    return Comparison(
+        runs=tuple(runs),
+        method_of={run.path: method for run, method in zip(runs, method_of, strict=True)},
+        methods=tuple(dict.fromkeys(method_of)),
+        data=data,
+        results=results,
+        estimates=tuple(result.estimate(seed) for result in results),
+        aggregate=make_aggregate(results, seed),
+        seed=seed,
+    )
+
+
+def cautions(comparison: Comparison) -> list[str]:
+    """One sentence for each reason not to compare, or not to believe, some of the numbers."""
+    return [
+        *_different_files(comparison),
+        *(sentence for data in comparison.data for sentence in _unequal_runs(comparison, data)),
+        *(sentence for result in comparison.results for sentence in _thin_results(result)),
+        *(sentence for method in comparison.methods for sentence in _changing_settings(comparison, method)),
+        *_uneven_aggregate(comparison.aggregate),
+        *_unclean_sources(comparison),
+    ]
+
+
+def _different_files(comparison: Comparison) -> Iterator[str]:
+    for name in dict.fromkeys(data.name for data in comparison.data):
+        hashes = [data.sha256[:8] for data in comparison.data if data.name == name]
+        if len(hashes) > 1:
+            yield (
+                f"{name} was {len(hashes)} different files (sha256 {', '.join(hashes)}): "
+                "their scores stand apart and must not be compared."
+            )
+
+
+def _unequal_runs(comparison: Comparison, data: DataSet) -> Iterator[str]:
+    """Runs on one data set that differ in what makes scores comparable."""
+    runs = [run for run in comparison.runs if run.data_key == (data.name, data.sha256)]
+    values = {what: sorted({run.config["loop"].get(key, 0) for run in runs}) for key, what in SAME_CLOCK.items()}
+    differing = [f"{what} ({_listed(found)})" for what, found in values.items() if len(found) > 1]
+    if differing:
+        yield f"On {data.label} the runs differ in {', in '.join(differing)}: scores do not compare at equal cost."
+    scales = {(run.data.get("reference_min"), run.data.get("reference_max")) for run in runs} - {(None, None)}
+    if len(scales) > 1:
+        yield f"On {data.label} the reference returns differ: the normalised scores are on different scales."
+
+
+def _thin_results(result: Result) -> Iterator[str]:
+    """Numbers that stand for less than they seem to."""
+    where = f"{result.method.label} on {result.data.label}"
+    if result.counted and not result.finished:
+        done, total = min(score.updates for score in result.counted), max(run.total_updates for run in result.runs)
+        yield f"{where} is unfinished ({done:,} of {total:,} updates): its number is shown and enters no aggregate."
+    if result.missing:
+        yield f"{where}: {result.missing} of {result.missing + len(result.counted)} seeds are missing or unfinished."
+    if any(score.status is Status.DUPLICATE for _, score in result.seeds):
+        yield f"{where}: a seed is there more than once; it counts once."
+    evaluations = min((score.evaluations for score in result.counted), default=LAST)
+    if result.finished and evaluations < LAST:
+        yield f"{where}: only {evaluations} evaluations could be averaged, not {LAST}."
+
+
+def _changing_settings(comparison: Comparison, method: Method) -> Iterator[str]:
+    """A method whose settings are not the same on every data set."""
+    configs = [
+        flatten(run.config["algo_config"]) for run in comparison.runs if comparison.method_of[run.path] == method
+    ]
+    keys = dict.fromkeys(key for config in configs for key in config)
+    changing = [key for key in keys if len({config.get(key, ABSENT) for config in configs}) > 1]
+    if changing:
+        more = f" and {len(changing) - NAMED} more" if len(changing) > NAMED else ""
+        yield (
+            f"{method.label} was not run with the same settings on all data sets "
+            f"({', '.join(changing[:NAMED])}{more}); see the settings that differ."
+        )
+
+
+def _uneven_aggregate(aggregate: Aggregate | None) -> Iterator[str]:
+    if aggregate is not None and any(num_missing(scores) for scores in aggregate.scores.values()):
+        yield (
+            "Over all data sets, some methods lack seeds: in their IQM, optimality gap and profile "
+            "a data set with fewer seeds weighs less."
+        )
+
+
+def _unclean_sources(comparison: Comparison) -> Iterator[str]:
+    """Code that is not one commit, libraries that are not one version."""
+    sources = [run.provenance.get("git") or {} for run in comparison.runs]
+    dirty = sum(bool(source.get("dirty")) for source in sources)
+    if dirty:
+        yield f"{dirty} of {len(sources)} runs were made from a changed checkout: their revision does not tell all."
+    revisions = {source["revision"] for source in sources if source.get("revision")}
+    if len(revisions) > 1:
+        yield f"The runs were made by {len(revisions)} different revisions of the code."
+    versions = [run.provenance.get("versions") or {} for run in comparison.runs]
+    for package in dict.fromkeys(name for own in versions for name in own):
+        found = sorted({str(own[package]) for own in versions if own.get(package)})
+        if len(found) > 1:
+            yield f"The runs were made with different versions of {package} ({', '.join(found)})."
+
+
+def _listed(values: Sequence[int]) -> str:
+    """`1, 2 and 3`."""
+    words = [f"{value:,}" for value in values]
+    return f"{', '.join(words[:-1])} and {words[-1]}"
