@@ -36,6 +36,8 @@ class SelectArgs:
     """Steps of an imagined episode; by default the time limit, or fewer where the discount leaves nothing."""
     starts: int = 50
     """Imagined episodes per policy."""
+    known_share: float = 0.99
+    """An imagined episode ends where the models disagree more than on this share of the data; 1: nowhere."""
     last_steps: int | None = None
     """Judge only that many of the kept steps, the latest ones."""
     gamma: float | None = None
@@ -63,7 +65,7 @@ def select_verb(argv: list[str]) -> int:
     settings = SelectConfig(
         FQEConfig(args.fqe_updates, hidden=args.fqe_hidden),
         model,
-        **{name: getattr(args, name) for name in ("gamma", "horizon", "starts", "last_steps", "seed")},
+        **{name: getattr(args, name) for name in ("gamma", "horizon", "known_share", "starts", "last_steps", "seed")},
     )
     selections = select(args.run_dirs, settings, args.dataset, args.force, quiet=args.json)
     pooled = pooled_correlations(selections)

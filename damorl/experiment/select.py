@@ -58,6 +58,8 @@ class SelectConfig:
     horizon: int | None = None
     """Steps of an imagined episode. None: the task's time limit or the data's longest episode, or fewer if what lies
     beyond weighs less than 0.01 %."""
+    known_share: float = 0.99
+    """An imagined episode ends where the elites disagree more than on this share of the data; 1: nowhere."""
     starts: int = 50
     """Imagined episodes per policy and elite, from as many of the data's initial states."""
     last_steps: int | None = None
@@ -65,7 +67,11 @@ class SelectConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse sizes below one."""
+        """Refuse sizes below one, and a share that is none."""
+        if not 0.0 < self.known_share <= 1.0:
+            raise UserError(
+                f"known_share must be above 0 and at most 1, found {self.known_share}: give for example 0.99"
+            )
         for name in ("horizon", "starts", "last_steps"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, found {value}: give a positive whole number")
@@ -161,7 +167,7 @@ def load_run_dataset(run: Run, source: Path | str | None) -> Dataset:
     try:
         dataset = load_dataset(
             source or config["dataset"],
-            config["data"]["task"] or config["task"],
+            config["data"]["task"] or config.get("task"),
             config["loop"]["dataset_steps"],
             columns=config.get("columns") or None,
             action_bounds=config.get("action_bounds"),
@@ -258,7 +264,7 @@ def imagined_values(run: Run, evidence: Evidence, actors: MLP, horizon: int, qui
     key = jax.random.fold_in(jax.random.key(settings.seed), ROLLOUT_STREAM)
     starts = draw_starts(evidence.data.initial_obs, -(-settings.starts // elites) * elites, settings.seed)
     episode = Episode(evidence.problem.termination, settings.fqe.gamma, horizon)
-    bounds = fit_bounds(evidence.data.rows)
+    bounds = fit_bounds(evidence.data.rows, evidence.model, settings.known_share)
     with bar(f"model rollouts, {len(run.kept)} policies", horizon, "step", quiet) as advance:
         return model_values(key, evidence.model, actors, starts, bounds, episode, advance)
 

@@ -242,6 +242,17 @@ def predict(model: Dynamics, obs: Array, action: Array) -> Prediction:
     return Prediction(mean, jnp.exp(0.5 * log_var) * model.targets.scale)
 
 
+def disagreement(model: Dynamics, obs: Array, action: Array) -> Array:
+    """How far the elites' predicted changes of state lie apart, `[B, d] -> [B]`: the largest distance of one from
+    their mean, each feature in standard deviations of its change in the data (MOReL, arXiv 2005.05951, section 4.1,
+    takes the largest distance between two). Features that never change are left out."""
+    num_elites, scale = model.params.layers[0].kernel.shape[0], model.targets.scale[:-1]
+    everyone = lambda rows: jnp.broadcast_to(rows, (num_elites, *rows.shape))
+    mean = predict(model, everyone(obs), everyone(action)).mean[..., :-1]
+    apart = (mean - jnp.mean(mean, axis=0)) / jnp.where(scale > 0.0, scale, jnp.inf)
+    return jnp.max(jnp.linalg.norm(apart, axis=-1), axis=0)
+
+
 def sample_step(model: Dynamics, obs: Array, action: Array, key: Key) -> tuple[Array, Array]:
     """Next state and reward, each row from one elite drawn uniformly: `[B, d] -> ([B, d], [B])`.
 

@@ -4,6 +4,10 @@ As in the branched rollouts, every step of every lane comes from one elite drawn
 alone plays the same episodes; how far their mean values lie apart is the error bar: it tells where the elites
 disagree, not where all of them are wrong.
 
+A policy is worth what it earns where the model knows: a lane ends where the elites disagree more than they do on
+nearly all of the data, and the rest of its episode then counts as the data's lowest reward, if that is negative, or
+nothing (MOReL's halt). Without this a policy is praised for what it does in states that nobody has seen.
+
 Hundreds of steps compound any error, so a lane goes on from the predicted state clipped to the range that the data
 showed, and earns the predicted reward clipped likewise. Whether an episode ends is asked of the state before clipping:
 data without a fall would otherwise forbid falling.
@@ -20,15 +24,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from damorl.parts.dynamics import Dynamics, sample_step
+from damorl.parts.dynamics import Dynamics, disagreement, sample_step
 from damorl.parts.fqe import Act, act_mode
 from damorl.parts.rollout import TerminationFn
 from damorl.types import Array, Key, Params, Transition
 
 CHUNK = 50  # steps in one compiled call; between two the host looks whether anybody is still on their feet
 
+PAIRS = 20_000  # of the data, whose disagreement tells what is known
+
 Step = Callable[[Array, Array, Key], tuple[Array, Array]]
 """`(obs [B, obs_dim], action [B, action_dim], key) -> (next_obs [B, obs_dim], reward [B])`."""
+Doubt = Callable[[Array, Array], Array]
+"""`(obs [B, obs_dim], action [B, action_dim]) -> [B]`, how far the elites disagree."""
+
+
+class World(NamedTuple):
+    """What a lane plays in."""
+
+    step: Step
+    doubt: Doubt
+    bounds: Bounds
 
 
 @dataclass(frozen=True)
@@ -43,12 +59,14 @@ class Episode:
 
 
 class Bounds(NamedTuple):
-    """The range of the data: states `[obs_dim]`, rewards scalars."""
+    """The range of the data: states `[obs_dim]`, the others scalars."""
 
     obs_low: Array
     obs_high: Array
     reward_low: Array
     reward_high: Array
+    doubt: Array
+    """The elites' disagreement beyond which an episode ends."""
 
 
 class Lanes(NamedTuple):
@@ -67,11 +85,15 @@ class ModelValue(NamedTuple):
     """Standard deviation between the elites' own mean values."""
 
 
-def fit_bounds(rows: Transition) -> Bounds:
-    """Least and greatest of every state feature, before or after a step, and of the reward."""
+def fit_bounds(rows: Transition, model: Dynamics, known_share: float) -> Bounds:
+    """Least and greatest of every state feature, before or after a step, and of the reward; and the disagreement that
+    `known_share` of the data's pairs do not exceed (of at most `PAIRS`, evenly spread). 1.0: no episode is ended."""
+    every = -(-len(rows.reward) // PAIRS)
+    doubts = jax.jit(disagreement)(model, rows.obs[::every], rows.action[::every])
+    doubt = jnp.quantile(doubts, known_share) if known_share < 1.0 else jnp.array(jnp.inf)
     low = jnp.minimum(jnp.min(rows.obs, axis=0), jnp.min(rows.next_obs, axis=0))
     high = jnp.maximum(jnp.max(rows.obs, axis=0), jnp.max(rows.next_obs, axis=0))
-    return Bounds(low, high, jnp.min(rows.reward), jnp.max(rows.reward))
+    return Bounds(low, high, jnp.min(rows.reward), jnp.max(rows.reward), doubt)
 
 
 def start(obs: Array) -> Lanes:
@@ -79,23 +101,33 @@ def start(obs: Array) -> Lanes:
     return Lanes(obs, jnp.ones(obs.shape[:-1], bool), jnp.zeros(obs.shape[:-1]))
 
 
-def play(lanes: Lanes, step: Step, actor: Params, bounds: Bounds, first: Array, key: Key, episode: Episode) -> Lanes:
+def play(lanes: Lanes, world: World, actor: Params, first: Array, key: Key, episode: Episode) -> Lanes:
     """`CHUNK` steps of `[B]` lanes of one policy, the `first`-th one onward. A prediction that is not finite makes
     the lane's total NaN: it must not pass for an early end."""
+    step, doubt, bounds = world
+    worst = jnp.minimum(bounds.reward_low, 0.0)
 
     def one_step(lanes: Lanes, xs: tuple[Array, Key]) -> tuple[Lanes, None]:
         index, step_key = xs
         act_key, model_key = jax.random.split(step_key)
         action = episode.act(actor, lanes.obs, act_key)
         next_obs, reward = step(lanes.obs, action, model_key)
-        alive = lanes.alive & (index < episode.horizon)
+        going = lanes.alive & (index < episode.horizon)
+        alive = going & (doubt(lanes.obs, action) <= bounds.doubt)
         finite = jnp.all(jnp.isfinite(next_obs), axis=-1)
         earned = jnp.where(finite, jnp.clip(reward, bounds.reward_low, bounds.reward_high), jnp.nan)
         going_on = alive & ~episode.termination(lanes.obs, action, next_obs)
         obs = jnp.where(going_on[:, None], jnp.clip(next_obs, bounds.obs_low, bounds.obs_high), lanes.obs)
-        return Lanes(obs, going_on, lanes.total + jnp.where(alive, episode.gamma**index * earned, 0.0)), None
+        gain = jnp.where(alive, earned, jnp.where(going, worst * weight_of_rest(episode, index), 0.0))
+        return Lanes(obs, going_on, lanes.total + episode.gamma**index * gain), None
 
     return jax.lax.scan(one_step, lanes, (first + jnp.arange(CHUNK), jax.random.split(key, CHUNK)))[0]
+
+
+def weight_of_rest(episode: Episode, index: Array) -> Array:
+    """The discounted number of steps from the `index`-th to the horizon."""
+    left = episode.horizon - index
+    return left * 1.0 if episode.gamma == 1.0 else (1.0 - episode.gamma**left) / (1.0 - episode.gamma)
 
 
 @partial(jax.jit, static_argnames="episode", donate_argnames="lanes")
@@ -115,8 +147,8 @@ def play_all(
     """
 
     def of_model(elites: Dynamics, lanes: Lanes) -> Lanes:
-        step = lambda obs, action, k: sample_step(elites, obs, action, k)
-        one = lambda own, actor: play(own, step, actor, bounds, first, key, episode)
+        world = World(partial(sample_step, elites), partial(disagreement, model), bounds)
+        one = lambda own, actor: play(own, world, actor, first, key, episode)
         return jax.vmap(one)(lanes, actors)
 
     def of_elite(layers: Params, lanes: Lanes) -> Lanes:

@@ -358,3 +358,15 @@ def test_moments_are_those_of_the_slow_way_and_of_the_mixture():
         np.testing.assert_allclose(sample.mean(axis=0), [10.0 + drifts.mean(), -drifts.mean()], atol=0.06)
         np.testing.assert_allclose(sample.var(axis=0), variance, rtol=0.03)
         assert np.cov(sample.T)[0, 1] == pytest.approx(covariance, rel=0.06)
+
+
+def test_disagreement_is_the_farthest_elite_in_deviations_of_the_change():
+    offsets = np.zeros((2, 6), np.float32)  # [elite, (2 states, reward) of mean and log-variance]
+    offsets[:, :3] = [[1.0, 5.0, 9.0], [-1.0, -5.0, -9.0]]
+    params = dynamics.DynamicsParams(
+        (Dense(jnp.zeros((2, 3, 6)), jnp.asarray(offsets)),), jnp.full(3, 0.5), jnp.full(3, -10.0)
+    )
+    unit = Standardiser(jnp.zeros(3), jnp.ones(3))
+    model = dynamics.Dynamics(params, unit, Standardiser(jnp.zeros(3), jnp.array([4.0, 0.0, 7.0])))
+    found = dynamics.disagreement(model, jnp.zeros((2, 2)), jnp.zeros((2, 1)))
+    np.testing.assert_allclose(found, [1.0, 1.0], rtol=1e-6)  # the second feature never changes; rewards do not count

@@ -10,14 +10,14 @@ import pytest
 from damorl.core.nets import MLP, Dense
 from damorl.core.scaler import Standardiser
 from damorl.parts.dynamics import Dynamics, DynamicsParams
-from damorl.parts.model_value import CHUNK, Bounds, Episode, fit_bounds, model_values
+from damorl.parts.model_value import CHUNK, Bounds, Episode, World, fit_bounds, model_values, play, start
 from damorl.types import Transition
 
 GAMMA, HORIZON, PUSH = 0.9, 70, 0.5
 KEY = jax.random.key(0)
 STARTS = np.array([[0.0], [-0.5], [0.25], [-1.0]], np.float32)
 MODES = (0.2, -0.4)  # what the two policies always do
-WIDE = Bounds(jnp.full(1, -1e3), jnp.full(1, 1e3), jnp.float32(-1e3), jnp.float32(1e3))
+WIDE = Bounds(jnp.full(1, -1e3), jnp.full(1, 1e3), jnp.float32(-1e3), jnp.float32(1e3), jnp.float32(jnp.inf))
 
 
 def line(offsets: tuple[float, float] = (0.0, 0.0), slope: float = 1.0) -> Dynamics:
@@ -125,6 +125,34 @@ def test_progress_ends_at_the_horizon_also_when_all_have_fallen():
 @pytest.mark.parametrize(("field", "expected"), [("obs_low", -3.0), ("obs_high", 5.0)])
 def test_bounds_cover_states_before_and_after_a_step(field, expected):
     obs, next_obs = jnp.array([[0.0], [5.0]]), jnp.array([[-3.0], [1.0]])
-    bounds = fit_bounds(Transition(obs, obs, jnp.array([2.0, -7.0]), next_obs, jnp.zeros(2)))
+    bounds = fit_bounds(Transition(obs, obs, jnp.array([2.0, -7.0]), next_obs, jnp.zeros(2)), line(), 1.0)
     assert getattr(bounds, field).tolist() == [expected]
     assert (float(bounds.reward_low), float(bounds.reward_high)) == (-7.0, 2.0)
+
+
+@pytest.mark.parametrize("gamma", [GAMMA, 1.0])
+@pytest.mark.parametrize("reward_low", [-3.0, 2.0])
+def test_beyond_what_the_model_knows_the_rest_counts_as_the_worst(gamma: float, reward_low: float):
+    known, horizon = 1.0, 40
+    bounds = WIDE._replace(reward_low=jnp.float32(reward_low), doubt=jnp.float32(known))
+    step = lambda obs, action, key: (obs + PUSH * action, 4.0 + obs[:, 0])
+    world = World(step, lambda obs, action: jnp.abs(obs[:, 0]), bounds)
+    actor = jax.tree.map(lambda leaf: leaf[0], actors())
+    found = play(start(jnp.asarray(STARTS)), world, actor, jnp.int32(0), KEY, Episode(never, gamma, horizon))
+    for total, x in zip(found.total, STARTS[:, 0].astype(float), strict=True):
+        rewards = []
+        while abs(x) <= known and len(rewards) < horizon:
+            rewards.append(4.0 + x)
+            x += PUSH * MODES[0]
+        rewards += [min(reward_low, 0.0)] * (horizon - len(rewards))
+        assert total == pytest.approx(sum(gamma**i * reward for i, reward in enumerate(rewards)), rel=1e-5)
+
+
+def test_what_the_model_knows_is_a_share_of_the_data():
+    model = line()
+    kernel = model.params.layers[0].kernel.at[:, 0, 0].set(jnp.array([0.1, -0.1]))  # x' = x + 0.5 a +- 0.1 x
+    bent = model._replace(params=model.params._replace(layers=(Dense(kernel, model.params.layers[0].bias),)))
+    obs = jnp.linspace(0.0, 10.0, 101)[:, None]
+    rows = Transition(obs, jnp.zeros((101, 1)), jnp.zeros(101), obs, jnp.zeros(101))
+    assert fit_bounds(rows, bent, 0.99).doubt == pytest.approx(0.99, rel=1e-5)  # 0.1 * 9.9
+    assert fit_bounds(rows, bent, 1.0).doubt == jnp.inf
