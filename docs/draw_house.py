@@ -17,12 +17,14 @@ from matplotlib.patches import FancyBboxPatch
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "damorl"
+TALLEST = 10  # files in a column
 INK, BOX, ARROW = "#1f2a37", "#dfe9f5", "#8aa0b8"
 FLOORS = [  # from the ground up; a room uses only rooms below it
     ["types", "errors", "files"],
     ["core", "record"],
     ["parts", "world", "report"],
-    ["algos", "behaviour"],
+    ["algos", "data"],
+    ["behaviour"],
     ["experiment"],
     ["api", "cli"],
 ]
@@ -46,30 +48,34 @@ def arrows() -> Counter[tuple[str, str]]:
     return found
 
 
-def contents(room: str) -> str:
-    """The room's files with their lines of code."""
+def contents(room: str) -> list[str]:
+    """The room's files with their lines of code, longest first, in columns of at most `TALLEST`."""
     folder = PACKAGE / room
     files = sorted(folder.glob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
     sizes = [(path.stem, len(path.read_text().splitlines())) for path in files if path.stem != "__init__"]
     if not folder.is_dir():
-        return f"{sizes[0][1]}"
-    return "\n".join(f"{name} {lines}" for name, lines in sorted(sizes, key=lambda item: -item[1]))
+        return [f"{sizes[0][1]}"]
+    lines = [f"{name} {count}" for name, count in sorted(sizes, key=lambda item: -item[1])]
+    tall = -(-len(lines) // -(-len(lines) // TALLEST))
+    return ["\n".join(lines[start : start + tall]) for start in range(0, len(lines), tall)]
 
 
 def draw(path: Path) -> None:
-    """Floors from the bottom up, arrows downwards."""
-    figure, axes = plt.subplots(figsize=(13, 12))
-    axes.set(xlim=(0, 13), ylim=(-0.2, 14.2))
+    """Floors from the bottom up, arrows downwards; a floor is as high as its tallest column needs."""
+    columns = {room: contents(room) for floor in FLOORS for room in floor}
+    heights = [
+        0.65 + 0.21 * max(column.count("\n") + 1 for room in floor for column in columns[room]) for floor in FLOORS
+    ]
+    bottoms = [sum(heights[:index]) + 0.75 * index for index in range(len(heights))]
+    top = bottoms[-1] + heights[-1] + 0.3
+    figure, axes = plt.subplots(figsize=(13, 0.86 * top))
+    axes.set(xlim=(0, 13), ylim=(-0.2, top))
     axes.axis("off")
-    heights, bottoms = [0.8, 2.1, 2.1, 2.3, 1.9, 0.8], [0.0]
-    for height in heights[:-1]:
-        bottoms.append(bottoms[-1] + height + 0.75)
     centres: dict[str, tuple[float, float, float]] = {}
     for floor, height, bottom in zip(FLOORS, heights, bottoms, strict=True):
-        rooms = [room for room in floor if (PACKAGE / room).exists() or (PACKAGE / f"{room}.py").exists()]
-        width = min(3.6, 12.0 / len(rooms) - 0.4)
-        for index, room in enumerate(rooms):
-            x = 13.0 * (index + 0.5) / len(rooms)
+        width = min(3.6, 12.0 / len(floor) - 0.4)
+        for index, room in enumerate(floor):
+            x = 13.0 * (index + 0.5) / len(floor)
             centres[room] = (x, bottom, bottom + height)
             box = FancyBboxPatch((x - width / 2, bottom), width, height, "round,pad=0.02,rounding_size=0.12")
             box.set(facecolor=BOX, edgecolor=INK, linewidth=1.2, zorder=2)
@@ -77,7 +83,9 @@ def draw(path: Path) -> None:
             axes.text(
                 x, bottom + height - 0.12, room, ha="center", va="top", fontsize=14, weight="bold", color=INK, zorder=3
             )
-            axes.text(x, bottom + height - 0.5, contents(room), ha="center", va="top", fontsize=9, color=INK, zorder=3)
+            for place, column in enumerate(columns[room]):
+                middle = x + width * ((place + 0.5) / len(columns[room]) - 0.5)
+                axes.text(middle, bottom + height - 0.5, column, ha="center", va="top", fontsize=9, color=INK, zorder=3)
     for (source, target), count in arrows().items():
         if source not in centres or target not in centres or target in ("types", "errors"):
             continue
