@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,6 +113,27 @@ def test_train_eval_and_info_speak_json(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["eval", result["run_dir"], "--episodes", "2", "--noise", "0.5", "--json"]) == 0
     noisy = json.loads(capsys.readouterr().out)
     assert noisy[0]["return_mean"] != rows[0]["return_mean"]
+    check_eval(Path(result["run_dir"]), rows, capsys)
+
+
+def check_eval(run_dir: Path, rows: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    """Sampled actions, kept steps and exported policies, beside the deterministic `rows`."""
+
+    def play(*words: str) -> list[dict[str, Any]]:
+        assert main(["eval", *words, "--episodes", "2", "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    sampled = play(str(run_dir), "--stochastic")
+    assert sampled == play(str(run_dir), "--stochastic")
+    assert sampled[0]["return_mean"] != rows[0]["return_mean"]
+    assert play(str(run_dir), "--step", "50") == rows
+    assert main(["export", str(run_dir), "--seed", "4", "--out", str(run_dir / "policy.onnx"), "--json"]) == 0
+    capsys.readouterr()
+    (exported,) = play(str(run_dir / "policy.onnx"))
+    assert exported["seed"] == 4
+    assert exported["return_mean"] == pytest.approx(rows[1]["return_mean"], rel=1e-3)
+    assert main(["eval", str(run_dir / "policy.onnx"), "--stochastic"]) == 2
+    assert "one deterministic policy" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "expected"), [("False", False), ("True", True)])
