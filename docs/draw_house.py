@@ -22,7 +22,7 @@ INK, BOX, ARROW = "#1f2a37", "#dfe9f5", "#8aa0b8"
 FLOORS = [  # from the ground up; a room uses only rooms below it
     ["types", "errors", "files"],
     ["core", "record"],
-    ["parts", "world", "report"],
+    ["parts", "world", "theory", "report"],
     ["algos", "data"],
     ["behaviour"],
     ["experiment"],

@@ -20,7 +20,7 @@ PACKAGE = Path(damorl.__path__[0])
 _CORE = {"types", "errors", "files", "core"}
 _LEARN = _CORE | {"parts", "algos"}
 _LIVE = _CORE | {"parts", "world", "data", "behaviour"}
-_HOUSE = _LEARN | _LIVE | {"_version", "record", "report", "experiment"}
+_HOUSE = _LEARN | _LIVE | {"_version", "record", "report", "experiment", "theory"}
 ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "types": set(),
@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "core": {"types", "errors"},
     "parts": _CORE,
     "algos": _CORE | {"parts"},
+    "theory": _CORE,
     "world": _CORE,
     "data": _CORE | {"world"},
     "behaviour": _CORE | {"parts", "world", "data"},

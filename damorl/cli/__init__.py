@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from damorl._version import __version__
-from damorl.cli import data, export, report, score, select, tools, train
+from damorl.cli import data, export, report, score, select, theory, tools, train
 from damorl.errors import UserError
 
 USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv 2502.00850)
@@ -18,6 +18,7 @@ USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv
   damorl export RUN_DIR [--format onnx|jax]               the policy as one file
   damorl data list | make NAME|--all | download NAME | info SOURCE | check SOURCE |
               export SOURCE minari ID | train-behaviour TASK
+  damorl theory [--cases N] [--json]                      the paper's theorems, checked exactly on random problems
   damorl bench [--json]
   damorl --version
 
@@ -38,6 +39,7 @@ VERBS: dict[str, Verb] = {
     "report": report.report_verb,
     "export": export.export_verb,
     "data": lambda argv: dispatch(DATA_VERBS, argv, "damorl data"),
+    "theory": theory.theory_verb,
     "bench": tools.bench_verb,
 }
 
