@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,9 @@ Params = Any
 
 Metrics = dict[str, jax.Array]
 """Flat `part/quantity` names to scalars."""
+
+OnProgress = Callable[[str, int, int | None, dict[str, float]], None]
+"""`(stage, done, total or None, figures)`, called while a long host-side stage works."""
 
 
 class Transition(NamedTuple):

@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from damorl.parts.rollout import TerminationFn
-from damorl.types import Array, Key, Metrics, Params, Spec, Transition
-
-OnProgress = Callable[[str, int, int | None, dict[str, float]], None]
-"""`(stage, done, total or None, figures)`, called while a long host-side stage works."""
+from damorl.types import Array, Key, Metrics, OnProgress, Params, Spec, Transition
 
 
 class OfflineData(NamedTuple):

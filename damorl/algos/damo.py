@@ -14,8 +14,8 @@ falling pays as soon as the refined reward is negative.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,22 @@ import optax
 from damorl.algos.base import Algorithm, OfflineData, OnProgress, Problem
 from damorl.core import buffer as ring
 from damorl.core.divergence import DIVERGENCES, DivergenceName
-from damorl.core.optim import Learner, apply_gradients, init_learner, minimise, polyak, project_out, scale_gradient
+from damorl.core.optim import (
+    Learner,
+    adam,
+    apply_gradients,
+    init_learner,
+    minimise,
+    polyak,
+    project_out,
+    scale_gradient,
+)
 from damorl.core.scaler import Standardiser
 from damorl.errors import UserError
-from damorl.parts import classifier, dynamics, sac
-from damorl.parts.actor import clone_actor, init_actor, policy, temperature_loss
+from damorl.parts import classifier, dynamics, model_data, sac
+from damorl.parts.actor import clone_actor, init_actor, policy
 from damorl.parts.critic import init_critic, q_min, q_values
-from damorl.parts.rollout import rollout
+from damorl.parts.model_data import ModelSettings
 from damorl.types import Array, Key, Metrics, Params, Transition
 
 WARMUP_BLOCK = 1000  # updates between two blocks of rollouts while the critic settles
@@ -38,7 +47,7 @@ LIVE_SHARE = 0.05  # of the live critic in the mixed target (AlgaeDICE, arXiv 19
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ModelSettings):
     """Settings of DAMO. The defaults are the paper's (Tables 3 and 4 for hopper-medium-expert) and OfflineRL-Kit's."""
 
     divergence_weight: float = 3.0
@@ -76,8 +85,6 @@ class Config:
     """Rows per update (paper Table 3)."""
     initial_batch_size: int = 256
     """Initial states per update."""
-    real_ratio: float = 0.05
-    """Share of offline rows in a batch (C.3)."""
     hidden: tuple[int, ...] = (256, 256)
     """Hidden widths of actor and critics."""
     classifier_hidden: tuple[int, ...] = (256, 256)
@@ -100,17 +107,9 @@ class Config:
     initial_temperature: float = 1.0
     """Entropy temperature (SAC's alpha) at the start; tuned towards the entropy -action_dim, never above 1."""
 
-    rollout_length: int = 5
-    """Steps of a branched rollout, the paper's K (Table 4)."""
-    rollout_starts: int = 50_000
-    """Dataset states that rollouts start from, before every block of updates. A multiple of the number of elites."""
-    rollout_retain: int = 5
-    """Blocks of rollouts that the model buffer holds."""
-
-    dynamics: dynamics.DynamicsConfig = field(default_factory=dynamics.DynamicsConfig)
-
     def __post_init__(self) -> None:
         """Refuse combinations that cannot work, with the reason."""
+        super().__post_init__()
         frozen = self.behaviour_alignment and self.critic_gradient == "semi"
         if frozen and not DIVERGENCES[self.divergence].conjugate_least_at_zero:
             raise UserError(
@@ -119,11 +118,6 @@ class Config:
             )
         if (self.critic_warmup or 0) % WARMUP_BLOCK:
             raise UserError(f"critic_warmup must be a multiple of {WARMUP_BLOCK}, found {self.critic_warmup}")
-        if self.rollout_starts % self.dynamics.num_elites:
-            raise UserError(
-                f"rollout_starts must be a multiple of dynamics.num_elites, found {self.rollout_starts} "
-                f"and {self.dynamics.num_elites}"
-            )
         weights = (self.divergence_weight, self.actor_divergence_weight)
         if self.behaviour_alignment and any(weight is not None and weight <= 0.0 for weight in weights):
             raise UserError(
@@ -165,14 +159,11 @@ class Optimisers(NamedTuple):
 
 def make_optimisers(config: Config) -> Optimisers:
     """Adam at each part's rate."""
-    actor_lr: Any = config.actor_lr
-    if config.actor_lr_decay is not None:
-        actor_lr = optax.cosine_decay_schedule(config.actor_lr, config.actor_lr_decay)
     return Optimisers(
-        optax.adam(actor_lr),
-        optax.adam(config.critic_lr),
-        optax.adam(config.temperature_lr),
-        optax.adam(config.classifier_lr),
+        adam(config.actor_lr, config.actor_lr_decay),
+        adam(config.critic_lr),
+        adam(config.temperature_lr),
+        adam(config.classifier_lr),
     )
 
 
@@ -184,7 +175,6 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
     actor = init_actor(actor_key, obs_dim, action_dim, config.hidden)
     critic = init_critic(critic_key, obs_dim, action_dim, config.hidden)
     net = classifier.init_classifier(classifier_key, obs_dim, action_dim, config.classifier_hidden)
-    capacity = config.rollout_starts * config.rollout_length * config.rollout_retain
     return State(
         actor=init_learner(actor, tx.actor),
         average_actor=jax.tree.map(jnp.copy, actor),
@@ -194,7 +184,7 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
         classifier=init_learner(net, tx.classifier),
         classifier_inputs=classifier.fit_inputs(data.rows),
         model=dynamics.init_model(model_key, config.dynamics, obs_dim, action_dim),
-        buffer=ring.init_buffer(capacity, obs_dim, action_dim),
+        buffer=model_data.init_buffer(config, obs_dim, action_dim),
         terminal_rate=jnp.full(2, jnp.mean(data.rows.terminal)),
     )
 
@@ -204,11 +194,7 @@ def prepare(
 ) -> State:
     """Fit the dynamics model (Algorithm 1, line 1) and, if configured, start from a cloned actor."""
     model_key, cloning_key, warmup_key = jax.random.split(key, 3)
-
-    def on_epoch(done: int, figures: dict[str, float]) -> None:
-        on_progress("dynamics", done, config.dynamics.max_batches, figures)
-
-    state = state._replace(model=dynamics.fit(model_key, config.dynamics, data.rows, on_epoch)[0])
+    state = state._replace(model=model_data.fit_model(model_key, config.dynamics, data.rows, on_progress))
     if config.cloning_updates is not None:
         actor = clone_actor(state.actor.params, data.rows, cloning_key, config.cloning_updates)
         state = state._replace(
@@ -244,14 +230,8 @@ def warm_up(
 
 def refresh(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """Branched rollouts of the policy in the model, into the buffer (Algorithm 1, lines 4-5)."""
-    start_key, rollout_key = jax.random.split(key)
-    rows, keep, metrics = rollout(
-        state.model,
-        lambda obs, k: policy(state.actor.params, obs).sample(k)[0],
-        problem.termination,
-        ring.sample_rows(data.rows, start_key, config.rollout_starts).obs,
-        rollout_key,
-        config.rollout_length,
+    rows, keep, metrics = model_data.imagine(
+        config, state.model, state.actor.params, problem.termination, data.rows, key
     )
     buffer = ring.add(state.buffer, rows, keep)
     written = jnp.arange(buffer.capacity) < buffer.size
@@ -263,17 +243,14 @@ def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[S
     """One gradient step of classifier, critic, actor, temperature and target (Algorithm 1, lines 6-9)."""
     real_key, synthetic_key, initial_key, classifier_key, policy_key = jax.random.split(key, 5)
     tx = make_optimisers(config)
-    half, num_real = config.batch_size // 2, int(config.batch_size * config.real_ratio)
+    half, num_real = config.batch_size // 2, model_data.count_real(config.batch_size, config.real_ratio)
     real = ring.sample_rows(data.rows, real_key, max(num_real, half))
     synthetic = ring.sample(state.buffer, synthetic_key, max(config.batch_size - num_real, half))
     metrics: Metrics = {}
 
     if config.data_alignment:
         state, metrics = update_classifier(config, state, real, synthetic, classifier_key, tx)
-    batch = ring.concatenate(
-        jax.tree.map(lambda leaf: leaf[:num_real], real),
-        jax.tree.map(lambda leaf: leaf[: config.batch_size - num_real], synthetic),
-    )
+    batch = model_data.mix(real, synthetic, config.batch_size, config.real_ratio)
     initial_obs = sample_initial(config, data, initial_key)
     reward, absorbing = refined_reward(config, state, batch)
     batch = batch._replace(reward=reward)
@@ -282,10 +259,9 @@ def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[S
     grads = gradients(config, state, batch, initial_obs, absorbing, policy_key)
     critic = apply_gradients(state.critic, grads.critic, tx.critic)
     actor = apply_gradients(state.actor, grads.actor, tx.actor)
-    temperature, temperature_metrics = minimise(
-        lambda p: temperature_loss(p, grads.log_prob, -float(batch.action.shape[1])), state.temperature, tx.temperature
+    temperature, temperature_metrics = sac.tune_temperature(
+        state.temperature, grads.log_prob, batch.action.shape[1], tx.temperature
     )
-    temperature = temperature._replace(params=jnp.minimum(temperature.params, 0.0))
     state = state._replace(
         critic=critic,
         actor=actor,

@@ -21,6 +21,13 @@ class Learner(NamedTuple):
     opt_state: Any
 
 
+def adam(learning_rate: float, cosine_updates: int | None = None) -> optax.GradientTransformation:
+    """Adam; with `cosine_updates` its rate follows a cosine to zero over so many updates."""
+    if cosine_updates is None:
+        return optax.adam(learning_rate)
+    return optax.adam(optax.cosine_decay_schedule(learning_rate, cosine_updates))
+
+
 def init_learner(params: Params, optimiser: optax.GradientTransformation) -> Learner:
     """Pair `params` with a fresh optimiser state."""
     return Learner(params, optimiser.init(params))

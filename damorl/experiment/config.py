@@ -20,6 +20,7 @@ from typing import Any
 from damorl.algos import ALGORITHMS
 from damorl.algos.base import Algorithm
 from damorl.errors import UserError
+from damorl.parts.model_data import ModelSettings
 
 PRESETS = ("smoke", "quick", "paper")
 Overrides = dict[str, tuple[Any, str]]
@@ -134,13 +135,19 @@ def dataset_stem(dataset: str) -> str:
     return dataset.removeprefix("minari:").strip("/").replace("/", "-")
 
 
+def table_parts(algo: str) -> tuple[str, ...]:
+    """The tables that an algorithm reads: everyone's, that of all with a model if it has one, and its own."""
+    with_model = issubclass(find_algorithm(algo).config_type, ModelSettings)
+    return ("all", "model_based", algo) if with_model else ("all", algo)
+
+
 def load_overrides(algo: str, preset: str, dataset: str) -> Overrides:
     """Every value that (preset, algorithm, dataset) changes, later tables winning over earlier ones."""
     if preset not in PRESETS:
         raise UserError(f"unknown preset '{preset}': choose one of {', '.join(PRESETS)}")
     table = tomllib.loads(resources.files("damorl.experiment").joinpath("overrides.toml").read_text())
     found: Overrides = {}
-    for part in ("all", algo):
+    for part in table_parts(algo):
         block = table.get(preset, {}).get(part, {})
         for name, entry in [*block.get("any", {}).items(), *block.get(dataset_key(dataset), {}).items()]:
             found[name] = (entry["value"], entry["source"])

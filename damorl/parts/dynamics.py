@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from damorl.core.nets import MLP, Dense, apply_mlp, one_draw
-from damorl.core.optim import Learner, init_learner, minimise
+from damorl.core.optim import Learner, adam, init_learner, minimise
 from damorl.core.scaler import Standardiser, fit_standardiser
 from damorl.errors import UserError
 from damorl.types import Array, Key, Metrics, Transition
@@ -71,7 +71,7 @@ class DynamicsParams(NamedTuple):
 
 
 class Dynamics(NamedTuple):
-    """A fitted model: only the elites are kept, on axis 0 of the layers."""
+    """A fitted model. Axis 0 of the layers holds the members, best first: the elites only, or all of them."""
 
     params: DynamicsParams
     inputs: Standardiser
@@ -111,12 +111,21 @@ def init_params(key: Key, config: DynamicsConfig, obs_dim: int, action_dim: int)
     )
 
 
+def init_members(key: Key, config: DynamicsConfig, obs_dim: int, action_dim: int) -> Dynamics:
+    """An unfitted model in the shape that `fit_members` returns: `num_members` members."""
+    unit = lambda dim: Standardiser(jnp.zeros(dim), jnp.ones(dim))
+    return Dynamics(init_params(key, config, obs_dim, action_dim), unit(obs_dim + action_dim), unit(obs_dim + 1))
+
+
 def init_model(key: Key, config: DynamicsConfig, obs_dim: int, action_dim: int) -> Dynamics:
     """An unfitted model in the shape that `fit` returns: `num_elites` members."""
-    params = init_params(key, config, obs_dim, action_dim)
-    elites = params._replace(layers=jax.tree.map(lambda leaf: leaf[: config.num_elites], params.layers))
-    unit = lambda dim: Standardiser(jnp.zeros(dim), jnp.ones(dim))
-    return Dynamics(elites, unit(obs_dim + action_dim), unit(obs_dim + 1))
+    return first_members(init_members(key, config, obs_dim, action_dim), config.num_elites)
+
+
+def first_members(model: Dynamics, count: int) -> Dynamics:
+    """The best `count` members of a model; with `num_elites`, what `sample_step` should draw from."""
+    layers = jax.tree.map(lambda leaf: leaf[:count], model.params.layers)
+    return model._replace(params=model.params._replace(layers=layers))
 
 
 def forward(params: DynamicsParams, x: Array) -> tuple[Array, Array]:
@@ -152,9 +161,7 @@ def model_arrays(data: Transition) -> tuple[Array, Array]:
 
 def make_optimiser(config: DynamicsConfig) -> optax.GradientTransformation:
     """Adam, with a cosine to zero where the number of batches is known."""
-    if config.max_batches is None:
-        return optax.adam(config.learning_rate)
-    return optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.max_batches))
+    return adam(config.learning_rate, config.max_batches)
 
 
 @partial(jax.jit, static_argnames=("config", "num_batches"), donate_argnames="state")
@@ -195,7 +202,18 @@ def fit(
     data: Transition,
     on_epoch: Callable[[int, dict[str, float]], None] = lambda batches, metrics: None,
 ) -> tuple[Dynamics, dict[str, float]]:
-    """Fit the ensemble to `data` on the host's clock and keep the elites.
+    """`fit_members`, of which only the elites are kept."""
+    model, figures = fit_members(key, config, data, on_epoch)
+    return first_members(model, config.num_elites), figures
+
+
+def fit_members(
+    key: Key,
+    config: DynamicsConfig,
+    data: Transition,
+    on_epoch: Callable[[int, dict[str, float]], None] = lambda batches, metrics: None,
+) -> tuple[Dynamics, dict[str, float]]:
+    """Fit the ensemble to `data` on the host's clock; all members, lowest hold-out error first.
 
     Each member restores its own best snapshot. `on_epoch(batches so far, metrics)` is called after every epoch.
     Returns the model and final figures: per-elite hold-out error as a share of the targets' variance, and batches.
@@ -227,9 +245,10 @@ def fit(
         done += epoch_batches
         on_epoch(done, {name: float(value) for name, value in metrics.items()})
 
-    elites = jnp.argsort(state.best_error)[: config.num_elites]
-    params = state.learner.params._replace(layers=jax.tree.map(lambda leaf: leaf[elites], state.best_layers))
-    figures = {"holdout_error": float(jnp.mean(state.best_error[elites])), "batches": float(done)}
+    best_first = jnp.argsort(state.best_error)
+    params = state.learner.params._replace(layers=jax.tree.map(lambda leaf: leaf[best_first], state.best_layers))
+    elite_error = jnp.mean(state.best_error[best_first[: config.num_elites]])
+    figures = {"holdout_error": float(elite_error), "batches": float(done)}
     return Dynamics(params, inputs, targets._replace(scale=targets.scale * varying)), figures
 
 
@@ -242,13 +261,18 @@ def predict(model: Dynamics, obs: Array, action: Array) -> Prediction:
     return Prediction(mean, jnp.exp(0.5 * log_var) * model.targets.scale)
 
 
+def predict_all(model: Dynamics, obs: Array, action: Array) -> Prediction:
+    """Every member's Gaussian for every row, `[B, d] -> [member, B, obs_dim + 1]`, in the data's units."""
+    num_members = model.params.layers[0].kernel.shape[0]
+    everyone = lambda rows: jnp.broadcast_to(rows, (num_members, *rows.shape))
+    return predict(model, everyone(obs), everyone(action))
+
+
 def disagreement(model: Dynamics, obs: Array, action: Array) -> Array:
     """How far the elites' predicted changes of state lie apart, `[B, d] -> [B]`: the largest distance of one from
     their mean, each feature in standard deviations of its change in the data (MOReL, arXiv 2005.05951, section 4.1,
     takes the largest distance between two). Features that never change are left out."""
-    num_elites, scale = model.params.layers[0].kernel.shape[0], model.targets.scale[:-1]
-    everyone = lambda rows: jnp.broadcast_to(rows, (num_elites, *rows.shape))
-    mean = predict(model, everyone(obs), everyone(action)).mean[..., :-1]
+    scale, mean = model.targets.scale[:-1], predict_all(model, obs, action).mean[..., :-1]
     apart = (mean - jnp.mean(mean, axis=0)) / jnp.where(scale > 0.0, scale, jnp.inf)
     return jnp.max(jnp.linalg.norm(apart, axis=-1), axis=0)
 

@@ -1,0 +1,101 @@
+"""Model data: a fitted ensemble, branched rollouts of the policy in it, and batches that mix them with offline rows.
+
+What every method of the MBPO family shares (arXiv 1906.08253, with MOPO's numbers, arXiv 2005.13239).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import jax
+
+from damorl.core import buffer as ring
+from damorl.errors import UserError
+from damorl.parts import dynamics
+from damorl.parts.actor import policy
+from damorl.parts.rollout import Revise, TerminationFn, rollout
+from damorl.types import Array, Key, Metrics, OnProgress, Params, Transition
+
+Fit = Callable[..., tuple[dynamics.Dynamics, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Settings that every algorithm with a model has; its Config inherits them. Defaults: OfflineRL-Kit's."""
+
+    real_ratio: float = 0.05
+    """Share of offline rows in a batch."""
+    rollout_length: int = 5
+    """Steps of a branched rollout."""
+    rollout_starts: int = 50_000
+    """Dataset states that rollouts start from, before every block of updates. A multiple of the number of elites."""
+    rollout_retain: int = 5
+    """Blocks of rollouts that the model buffer holds."""
+    dynamics: dynamics.DynamicsConfig = field(default_factory=dynamics.DynamicsConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse rollouts that cannot be dealt evenly, and a share that is none."""
+        if self.rollout_starts % self.dynamics.num_elites:
+            raise UserError(
+                f"rollout_starts must be a multiple of dynamics.num_elites, found {self.rollout_starts} "
+                f"and {self.dynamics.num_elites}"
+            )
+        if not 0.0 <= self.real_ratio <= 1.0:
+            raise UserError(f"real_ratio must be between 0 and 1, found {self.real_ratio}: give the share of real rows")
+
+
+def init_buffer(settings: ModelSettings, obs_dim: int, action_dim: int) -> ring.RingBuffer:
+    """An empty buffer for `rollout_retain` blocks of rollouts."""
+    capacity = settings.rollout_starts * settings.rollout_length * settings.rollout_retain
+    return ring.init_buffer(capacity, obs_dim, action_dim)
+
+
+def fit_model(
+    key: Key, config: dynamics.DynamicsConfig, rows: Transition, on_progress: OnProgress, fit: Fit = dynamics.fit
+) -> dynamics.Dynamics:
+    """The fitted elites (with `dynamics.fit_members`: all members), with progress reports of the stage `dynamics`."""
+
+    def on_epoch(done: int, figures: dict[str, float]) -> None:
+        on_progress("dynamics", done, config.max_batches, figures)
+
+    return fit(key, config, rows, on_epoch)[0]
+
+
+def imagine(
+    settings: ModelSettings,
+    elites: dynamics.Dynamics,
+    actor: Params,
+    termination: TerminationFn,
+    rows: Transition,
+    key: Key,
+    revise: Revise | None = None,
+) -> tuple[Transition, Array, Metrics]:
+    """One block of branched rollouts, with sampled actions, from states of the offline `rows`.
+
+    Returns what `rollout` returns, for `ring.add`; `revise` is handed to it.
+    """
+    start_key, rollout_key = jax.random.split(key)
+    act = lambda obs, k: policy(actor, obs).sample(k)[0]
+    starts = ring.sample_rows(rows, start_key, settings.rollout_starts).obs
+    return rollout(elites, act, termination, starts, rollout_key, settings.rollout_length, revise)
+
+
+def count_real(batch_size: int, real_ratio: float) -> int:
+    """How many rows of a mixed batch, its first ones, are offline rows: rounded down, so 12 of 256 at 0.05."""
+    return int(batch_size * real_ratio)
+
+
+def mix(real: Transition, synthetic: Transition, batch_size: int, real_ratio: float) -> Transition:
+    """The first rows of each, in their shares, real ones first: `[batch_size, ...]`."""
+    num_real = count_real(batch_size, real_ratio)
+    first = lambda rows, count: jax.tree.map(lambda leaf: leaf[:count], rows)
+    return ring.concatenate(first(real, num_real), first(synthetic, batch_size - num_real))
+
+
+def mixed_batch(rows: Transition, buffer: ring.RingBuffer, key: Key, batch_size: int, real_ratio: float) -> Transition:
+    """Uniform draws from the offline `rows` and from the model buffer, real ones first: `[batch_size, ...]`."""
+    real_key, synthetic_key = jax.random.split(key)
+    num_real = count_real(batch_size, real_ratio)
+    real = ring.sample_rows(rows, real_key, num_real)
+    return ring.concatenate(real, ring.sample(buffer, synthetic_key, batch_size - num_real))
