@@ -142,15 +142,17 @@ def table_parts(algo: str) -> tuple[str, ...]:
 
 
 def load_overrides(algo: str, preset: str, dataset: str) -> Overrides:
-    """Every value that (preset, algorithm, dataset) changes, later tables winning over earlier ones."""
+    """Every value that (preset, algorithm, dataset) changes, later tables winning over earlier ones; those that were
+    tuned per dataset, for any preset, come first."""
     if preset not in PRESETS:
         raise UserError(f"unknown preset '{preset}': choose one of {', '.join(PRESETS)}")
     table = tomllib.loads(resources.files("damorl.experiment").joinpath("overrides.toml").read_text())
     found: Overrides = {}
-    for part in table_parts(algo):
-        block = table.get(preset, {}).get(part, {})
-        for name, entry in [*block.get("any", {}).items(), *block.get(dataset_key(dataset), {}).items()]:
-            found[name] = (entry["value"], entry["source"])
+    for level in ("tuned", preset):
+        for part in table_parts(algo):
+            block = table.get(level, {}).get(part, {})
+            for name, entry in [*block.get("any", {}).items(), *block.get(dataset_key(dataset), {}).items()]:
+                found[name] = (entry["value"], entry["source"])
     return found
 
 
