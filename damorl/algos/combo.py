@@ -5,9 +5,9 @@
                      + weight sum_j (T E_{s ~ rho}[log int exp(Q_j(s, a) / T) da] - E_data[Q_j(s, a)])
     actor    min_pi  E_mix[temperature log pi(a|s) - min_j Q_j(s, a)]
 
-The mixture is half offline rows and half short rollouts of the policy in the learned model. Nothing is measured of the
-model's doubt: Q is pushed down on actions at the states of rho and up on the offline rows of the batch. The conservative
-term, its two readings and what it does not copy from public codes are in `parts/conservative.py`.
+The mixture is half offline rows and half short rollouts of the policy in the learned model. Nothing is measured of
+the model's doubt: Q is pushed down on actions at the states of rho and up on the offline rows of the batch. The term,
+its two readings and what it does not copy from public codes are in `parts/conservative.py`.
 
 Deviations. From the paper: it lowers Q at (s, a) of the model's rollouts; here, as in OfflineRL-Kit, at fresh actions
 of three proposals with the log-sum-exp of CQL(H), by default at all states of the mixed batch (`rho`). From that kit:

@@ -128,7 +128,7 @@ def td_target(config: Config, state: State, batch: Transition, key: Key) -> Arra
 
 
 def actor_loss(actor: Params, critic: Params, batch: Transition, value_weight: float) -> tuple[Array, Metrics]:
-    """`E ||pi(s) - a||^2 / action_dim - weight E[Q_1(s, pi(s))] / mean|Q_1|`, the paper's policy objective as a loss."""
+    """`E ||pi(s) - a||^2 / action_dim - weight E[Q_1(s, pi(s))] / mean|Q_1|`, the paper's objective as a loss."""
     action = policy(actor, batch.obs).mode()
     q = q_values(critic, batch.obs, action)[0]
     scale = jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))

@@ -6,7 +6,7 @@ It pushes Q down where it is high off the data and up on the data. The integral 
 of three proposals: a ~ pi(.|s), a ~ pi(.|s') but evaluated at s, and a uniform on [-1, 1]^action_dim. With x = Q(s, a)
 / T - log density(a):
 
-    joint:       T E_s[log sum over repeats and proposals of exp(x)]                        (the paper, up to a constant)
+    joint:       T E_s[log sum over repeats and proposals of exp(x)]                       (the paper, up to a constant)
     per_repeat:  T E_s[mean over repeats of log sum over proposals of exp(x)]         (OfflineRL-Kit, in effect)
 
 That kit computes a reshape and discards the result, so its log-sum-exp runs over one draw of each proposal. Its tuned
