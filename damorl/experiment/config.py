@@ -1,6 +1,7 @@
 """What a run is made of: loop settings and algorithm settings, resolved once from defaults, presets and the user.
 
-The presets live in `overrides.toml`, one table per (preset, algorithm, dataset), each value with its source.
+The presets live in `overrides.toml`, one table per (preset, algorithm, dataset); `tuned.toml` has what was tuned per
+dataset for every preset. Each value has its source.
 """
 
 from __future__ import annotations
@@ -146,14 +147,20 @@ def load_overrides(algo: str, preset: str, dataset: str) -> Overrides:
     tuned per dataset, for any preset, come first."""
     if preset not in PRESETS:
         raise UserError(f"unknown preset '{preset}': choose one of {', '.join(PRESETS)}")
-    table = tomllib.loads(resources.files("damorl.experiment").joinpath("overrides.toml").read_text())
-    found: Overrides = {}
-    for level in ("tuned", preset):
-        for part in table_parts(algo):
-            block = table.get(level, {}).get(part, {})
-            for name, entry in [*block.get("any", {}).items(), *block.get(dataset_key(dataset), {}).items()]:
-                found[name] = (entry["value"], entry["source"])
+    tuned = dict(read_table("tuned.toml").get(algo, {}).get(dataset_key(dataset), {}))
+    source = tuned.pop("source", "")
+    found: Overrides = {name: (value, source) for name, value in tuned.items()}
+    table = read_table("overrides.toml").get(preset, {})
+    for part in table_parts(algo):
+        block = table.get(part, {})
+        for name, entry in [*block.get("any", {}).items(), *block.get(dataset_key(dataset), {}).items()]:
+            found[name] = (entry["value"], entry["source"])
     return found
+
+
+def read_table(name: str) -> dict[str, Any]:
+    """A TOML file beside this one."""
+    return tomllib.loads(resources.files("damorl.experiment").joinpath(name).read_text(encoding="utf-8"))
 
 
 def defaults(algo: str, preset: str, dataset: str) -> tuple[LoopConfig, Any]:

@@ -1,8 +1,11 @@
-"""A tiny DAMO: eight rows, six initial states, networks of width 8, filled with numbers instead of initialised."""
+"""A tiny DAMO: eight rows, six initial states, networks of width 8, filled with numbers instead of initialised.
+
+And a toy world in which every algorithm must do better than cloning.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,7 @@ import pytest
 from damorl.algos import damo
 from damorl.algos.base import OfflineData, Problem
 from damorl.core.scaler import Standardiser
+from damorl.parts.actor import policy
 from damorl.parts.dynamics import DynamicsConfig
 from damorl.types import Spec, Transition
 
@@ -95,3 +99,50 @@ def state(data: OfflineData, problem: Problem) -> damo.State:
         buffer=blank.buffer._replace(rows=rows(50, capacity), size=jnp.int32(capacity)),
         terminal_rate=jnp.array([0.1, 0.3], jnp.float32),
     )
+
+
+class PointWorld(NamedTuple):
+    """A state moves by 0.3 times its action and costs its square; the behaviour is uniform. Cloning it plays about 0
+    and stays where it is, on average 0.52 from the middle; a policy that learned goes there."""
+
+    problem: Problem
+    data: OfflineData
+
+    def distance(self, module: Any, config: Any, epochs: int = 20) -> float:
+        """Mean distance from the middle after eight steps of the policy that `epochs` times 100 updates make."""
+        init_key, fit_key, train_key = jax.random.split(jax.random.key(0), 3)
+        algorithm, problem, data = module.ALGORITHM, self.problem, self.data
+        state = algorithm.init(init_key, config, problem, data)
+        state = algorithm.prepare(fit_key, config, problem, state, data, lambda *_: None)
+
+        def epoch(state: Any, key: Any) -> Any:
+            state, _ = algorithm.refresh(config, problem, state, data, key)
+            return jax.lax.scan(lambda s, k: algorithm.update(config, s, data, k), state, jax.random.split(key, 100))
+
+        state, _ = jax.jit(lambda s: jax.lax.scan(epoch, s, jax.random.split(train_key, epochs)))(state)
+        place = jnp.linspace(-1.0, 1.0, 21)[:, None]
+        for _ in range(8):
+            place = place + 0.3 * policy(algorithm.actor(state), place).mode()
+        return float(jnp.abs(place).mean())
+
+
+@pytest.fixture(scope="session")
+def point_world() -> PointWorld:
+    rng = np.random.default_rng(0)
+    obs, action = rng.uniform(-1.0, 1.0, (3000, 1)), rng.uniform(-1.0, 1.0, (3000, 1))
+    next_obs = np.clip(obs + 0.3 * action + 0.01 * rng.normal(size=(3000, 1)), -1.5, 1.5)
+    columns = (obs, action, -np.square(next_obs[:, 0]), next_obs, np.zeros(3000))
+    toy = Transition(*(jnp.asarray(column, jnp.float32) for column in columns))
+    return PointWorld(
+        Problem(Spec(1, 1), lambda obs, action, next_obs: next_obs[:, 0] > jnp.inf), OfflineData(toy, toy.obs)
+    )
+
+
+@pytest.fixture(scope="session")
+def point_settings() -> dict[str, Any]:
+    """What learns there within 2000 updates: `agent` for any actor-critic, `model` for one with a model."""
+    dynamics = DynamicsConfig(num_members=3, num_elites=2, hidden=(32, 32), max_batches=1000, epoch_batches=250)
+    return {
+        "agent": {"hidden": (32,), "batch_size": 64, "gamma": 0.9, "actor_lr": 3e-3, "critic_lr": 3e-3},
+        "model": {"rollout_starts": 100, "rollout_length": 2, "dynamics": dynamics},
+    }

@@ -13,7 +13,6 @@ from damorl.algos import mopo, sac
 from damorl.algos.base import OfflineData, Problem
 from damorl.core.nets import Dense
 from damorl.core.scaler import Standardiser
-from damorl.parts.actor import policy
 from damorl.parts.dynamics import Dynamics, DynamicsConfig, DynamicsParams
 from damorl.types import Spec, Transition
 
@@ -142,40 +141,6 @@ def test_without_a_coefficient_it_is_sac_bit_for_bit(data, free):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", [sac, mopo])
-def test_it_beats_the_behaviour_on_a_toy(module):
-    """Uniform behaviour in a world where a state moves by its action and costs its square; cloning it plays about 0
-    and stays where it is, a policy that learned goes to the middle."""
-    rng = np.random.default_rng(0)
-    obs, action = rng.uniform(-1.0, 1.0, (3000, 1)), rng.uniform(-1.0, 1.0, (3000, 1))
-    next_obs = np.clip(obs + 0.3 * action + 0.01 * rng.normal(size=(3000, 1)), -1.5, 1.5)
-    columns = (obs, action, -np.square(next_obs[:, 0]), next_obs, np.zeros(3000))
-    rows = Transition(*(jnp.asarray(column, jnp.float32) for column in columns))
-    dynamics = DynamicsConfig(num_members=3, num_elites=2, hidden=(32, 32), max_batches=1000, epoch_batches=250)
-    config = module.Config(
-        hidden=(32,),
-        batch_size=64,
-        rollout_starts=100,
-        rollout_length=2,
-        dynamics=dynamics,
-        gamma=0.9,
-        actor_lr=3e-3,
-        critic_lr=3e-3,
-        initial_temperature=0.05,
-    )
-    problem, data = (
-        Problem(Spec(1, 1), lambda obs, action, next_obs: next_obs[:, 0] > jnp.inf),
-        OfflineData(rows, rows.obs),
-    )
-    state = module.prepare(
-        jax.random.key(1), config, problem, module.init(jax.random.key(0), config, problem, data), data, lambda *_: None
-    )
-
-    def epoch(state, key):
-        state, _ = module.refresh(config, problem, state, data, key)
-        return jax.lax.scan(lambda s, k: module.update(config, s, data, k), state, jax.random.split(key, 100))
-
-    state, _ = jax.jit(lambda s: jax.lax.scan(epoch, s, jax.random.split(jax.random.key(2), 20)))(state)
-    place = jnp.linspace(-1.0, 1.0, 21)[:, None]
-    for _ in range(8):
-        place = place + 0.3 * policy(module.ALGORITHM.actor(state), place).mode()
-    assert float(jnp.abs(place).mean()) < 0.15  # behaviour cloning: about 0.52, where they began
+def test_it_beats_the_behaviour_on_a_toy(module, point_world, point_settings):
+    config = module.Config(**point_settings["agent"], **point_settings["model"], initial_temperature=0.05)
+    assert point_world.distance(module, config) < 0.15  # behaviour cloning: about 0.52

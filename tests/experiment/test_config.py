@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
-from importlib import resources
 from typing import Any
 
 import pytest
 
 from damorl.algos import ALGORITHMS
 from damorl.errors import UserError
-from damorl.experiment.config import PRESETS, LoopConfig, RunConfig, defaults, load_overrides, replace, table_parts
+from damorl.experiment.config import (
+    PRESETS,
+    LoopConfig,
+    RunConfig,
+    defaults,
+    load_overrides,
+    read_table,
+    replace,
+    table_parts,
+)
 
 # Typed from Table 4 of arXiv 2502.00850, apart from the overrides file: divergence weight, rollout length, actor rate.
 PAPER_TABLE_4 = {
@@ -51,16 +58,26 @@ def test_every_preset_resolves(algo: str, preset: str) -> None:
 
 
 def test_every_value_of_the_table_is_used_and_has_a_source() -> None:
-    table = tomllib.loads(resources.files("damorl.experiment").joinpath("overrides.toml").read_text())
+    table = read_table("overrides.toml")
     for preset, algos in table.items():
         for algo, datasets in algos.items():
             for dataset, entries in datasets.items():
                 algos_meant = [name for name in sorted(ALGORITHMS) if algo in table_parts(name)]
                 for name, entry in entries.items():
                     assert entry["source"], (preset, algo, dataset, name)
-                    where = "paper" if preset == "tuned" else preset
-                    found = load_overrides(algos_meant[0], where, dataset if dataset != "any" else "hopper-random")
+                    found = load_overrides(algos_meant[0], preset, dataset if dataset != "any" else "hopper-random")
                     assert name in found
+
+
+def test_every_tuned_value_is_used_and_has_a_source() -> None:
+    for algo, datasets in read_table("tuned.toml").items():
+        for dataset, entries in datasets.items():
+            assert entries["source"], (algo, dataset)
+            for preset in PRESETS:
+                found = load_overrides(algo, preset, dataset)
+                for name in entries.keys() - {"source"}:
+                    assert name in found
+                    replace(ALGORITHMS[algo].config_type(), {name: found[name][0]})
 
 
 def test_replace_reaches_nested_fields_and_refuses_unknown_ones() -> None:

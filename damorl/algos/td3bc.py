@@ -1,0 +1,174 @@
+"""TD3+BC: a minimalist approach to offline RL (arXiv 2106.06860), model-free.
+
+    target   y = r + gamma (1 - terminal) min_j Q'_j(s', a~'),
+             a~' = clip(pi'(s') + clip(noise, -noise_clip, noise_clip), -1, 1),  noise ~ N(0, target_noise^2)
+    critic   min_Q   sum_j E[(Q_j(s, a) - y)^2]
+    actor    max_pi  E[weight / mean|Q_1| * Q_1(s, pi(s)) - ||pi(s) - a||^2 / action_dim]
+
+weight is the paper's alpha: it multiplies the value, so 0 is behaviour cloning. The mean of |Q_1| is over the batch at
+(s, pi(s)) and carries no gradient. The actor and all three targets move on every `policy_delay`-th update only.
+
+The delay needs a count: the state holds it, every update computes the actor's step, and `where` keeps or drops it
+(optimiser state included). Under `vmap` over seeds `lax.cond` would be that same select; this way it is in sight. The
+price is an actor step thrown away every other update; what one update means stays what it is everywhere.
+
+States are standardised over the dataset, as in the released code; that is folded into the first layer of the actor
+that is evaluated and saved, which so takes states in their own units like every other.
+
+Deviations, from the released code: a constant feature is left as it is, where that code divides it by 0.001 (it adds
+0.001 to every deviation); `actor_averaging` is ours, off in the `paper` preset. The paper's squared error is
+written without dividing by the number of action dimensions; the released code, like this one, takes the mean.
+The actor has the format of all others here (mean and log deviation); its deviation is fixed at the least there is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from damorl.algos.base import Algorithm, OfflineData, Problem, no_prepare, no_refresh
+from damorl.core import buffer as ring
+from damorl.core.nets import MLP, Dense
+from damorl.core.optim import Learner, adam, init_learner, minimise, polyak
+from damorl.core.scaler import Standardiser, fit_standardiser
+from damorl.parts import sac
+from damorl.parts.actor import LOG_STD_MIN, init_actor, policy
+from damorl.parts.critic import init_critic, q_min, q_values
+from damorl.types import Array, Key, Metrics, Params, Transition
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of TD3+BC. The defaults are the paper's and its released code's, the same for every dataset."""
+
+    value_weight: float = 2.5
+    """Weight of the value against the squared distance to the data's action, the paper's alpha. 0 clones."""
+    policy_delay: int = 2
+    """Critic updates per update of actor and targets."""
+    target_noise: float = 0.2
+    """Deviation of the noise on the target's action."""
+    noise_clip: float = 0.5
+    """Bound of that noise."""
+    standardise_obs: bool = True
+    """Whether the networks see states of zero mean and unit deviation over the dataset."""
+    gamma: float = 0.99
+    """Discount."""
+    tau: float = 0.005
+    """Polyak rate of the target networks."""
+    batch_size: int = 256
+    """Rows per update."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Hidden widths of actor and critics."""
+    actor_lr: float = 3e-4
+    """Rate of the actor's Adam."""
+    actor_averaging: float = 1.0
+    """Polyak rate, per update, of the actor that is evaluated and saved: 1 is the actor itself. Ours, as in DAMO."""
+    critic_lr: float = 3e-4
+    """Rate of the critics' Adam."""
+
+
+class State(NamedTuple):
+    """Everything that changes, and the scaling of the states."""
+
+    actor: Learner
+    average_actor: Params
+    """What is evaluated: see `Config.actor_averaging`."""
+    target_actor: Params
+    critic: Learner
+    target_critic: Params
+    inputs: Standardiser
+    step: Array
+    """Updates made, int32 scalar."""
+
+
+def init_deterministic_actor(key: Key, obs_dim: int, action_dim: int, hidden: tuple[int, ...]) -> MLP:
+    """An actor whose log deviation is `LOG_STD_MIN` everywhere; nothing of TD3's losses reaches it, so it stays."""
+    *layers, (kernel, bias) = init_actor(key, obs_dim, action_dim, hidden)
+    last = Dense(kernel.at[:, action_dim:].set(0.0), bias.at[action_dim:].set(LOG_STD_MIN))
+    return (*layers, last)
+
+
+def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
+    """Fresh networks, and the states' mean and deviation."""
+    actor_key, critic_key = jax.random.split(key)
+    actor = init_deterministic_actor(actor_key, *problem.spec, config.hidden)
+    critic = init_critic(critic_key, *problem.spec, config.hidden)
+    obs_dim = problem.spec.obs_dim
+    copy = lambda params: jax.tree.map(jnp.copy, params)
+    return State(
+        actor=init_learner(actor, adam(config.actor_lr)),
+        average_actor=copy(actor),
+        target_actor=copy(actor),
+        critic=init_learner(critic, adam(config.critic_lr)),
+        target_critic=copy(critic),
+        inputs=(
+            fit_standardiser(data.rows.obs)
+            if config.standardise_obs
+            else Standardiser(jnp.zeros(obs_dim), jnp.ones(obs_dim))
+        ),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def smoothed_action(config: Config, target_actor: Params, next_obs: Array, key: Key) -> Array:
+    """The target's action with clipped noise, `[B, action_dim]` (target policy smoothing, TD3, arXiv 1802.09477)."""
+    action = policy(target_actor, next_obs).mode()
+    noise = config.target_noise * jax.random.normal(key, action.shape)
+    return jnp.clip(action + jnp.clip(noise, -config.noise_clip, config.noise_clip), -1.0, 1.0)
+
+
+def td_target(config: Config, state: State, batch: Transition, key: Key) -> Array:
+    """`y` of the module's first line, `[B]`; no network in it is the one that learns."""
+    action = smoothed_action(config, state.target_actor, batch.next_obs, key)
+    next_value = q_min(state.target_critic, batch.next_obs, action)
+    return batch.reward + config.gamma * (1.0 - batch.terminal) * next_value
+
+
+def actor_loss(actor: Params, critic: Params, batch: Transition, value_weight: float) -> tuple[Array, Metrics]:
+    """`E ||pi(s) - a||^2 / action_dim - weight E[Q_1(s, pi(s))] / mean|Q_1|`, the paper's objective as a loss."""
+    action = policy(actor, batch.obs).mode()
+    q = q_values(critic, batch.obs, action)[0]
+    scale = jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
+    cloning = jnp.mean(jnp.square(action - batch.action))
+    loss = cloning - value_weight * jnp.mean(q) / scale
+    return loss, {"actor/loss": loss, "actor/cloning": cloning}
+
+
+def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+    """One gradient step of the critics; on every `policy_delay`-th also of the actor and the targets."""
+    batch_key, noise_key = jax.random.split(key)
+    batch = ring.sample_rows(data.rows, batch_key, config.batch_size)
+    batch = batch._replace(obs=state.inputs.apply(batch.obs), next_obs=state.inputs.apply(batch.next_obs))
+    target = td_target(config, state, batch, noise_key)
+    critic, metrics = minimise(lambda p: sac.td_loss(p, batch, target), state.critic, adam(config.critic_lr))
+    actor, actor_metrics = minimise(
+        lambda p: actor_loss(p, critic.params, batch, config.value_weight), state.actor, adam(config.actor_lr)
+    )
+    step = state.step + 1
+    old = (state.actor, state.target_actor, state.target_critic)
+    new = (
+        actor,
+        polyak(state.target_actor, actor.params, config.tau),
+        polyak(state.target_critic, critic.params, config.tau),
+    )
+    due = step % config.policy_delay == 0
+    actor, target_actor, target_critic = jax.tree.map(lambda n, o: jnp.where(due, n, o), new, old)
+    average = polyak(state.average_actor, actor.params, config.actor_averaging)
+    state = State(actor, average, target_actor, critic, target_critic, state.inputs, step)
+    return state, metrics | actor_metrics
+
+
+def actor_in_own_units(state: State) -> MLP:
+    """The evaluated actor for states in their own units: the scaling is folded into its first layer.
+
+    Leaves may have leading axes, such as one for seeds.
+    """
+    (kernel, bias), *layers = state.average_actor
+    kernel = kernel / state.inputs.scale[..., :, None]
+    return (Dense(kernel, bias - jnp.einsum("...i,...io->...o", state.inputs.mean, kernel)), *layers)
+
+
+ALGORITHM = Algorithm("td3bc", Config, init, no_prepare, no_refresh, update, actor_in_own_units)
