@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from damorl.algos import bc, damo, mopo, sac
+from damorl.algos import bc, damo, mopo, rambo, sac
 from damorl.algos.base import Algorithm
 
-ALGORITHMS: dict[str, Algorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in (damo, bc, sac, mopo)}
+ALGORITHMS: dict[str, Algorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in (damo, bc, sac, mopo, rambo)}
