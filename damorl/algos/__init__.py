@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from damorl.algos import bc, combo, cql, damo, mopo, sac, td3bc
+from damorl.algos import (
+    bc,
+    combo,
+    cql,
+    damo,
+    mopo,
+    rambo,
+    sac,
+    td3bc,
+)
 from damorl.algos.base import Algorithm
 
-ALGORITHMS: dict[str, Algorithm] = {
-    module.ALGORITHM.name: module.ALGORITHM for module in (damo, bc, sac, mopo, combo, cql, td3bc)
-}
+_MODULES = (damo, bc, sac, mopo, combo, rambo, cql, td3bc)
+ALGORITHMS: dict[str, Algorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in _MODULES}
