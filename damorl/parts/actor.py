@@ -42,10 +42,11 @@ def cloning_loss(params: MLP, obs: Array, action: Array, weight: Array | float =
 def on_raw_observations(params: MLP, inputs: Standardiser) -> MLP:
     """The same actor for observations in the data's units: the standardisation moves into the first layer.
 
-    Inputs that follow the observation (a flag, say) are taken to be 0 and dropped.
+    Inputs that follow the observation (a flag, say) are taken to be 0 and dropped. Every leaf may have one more leading
+    axis, the seed.
     """
-    kernel = params[0].kernel[: inputs.mean.shape[0]] / inputs.scale[:, None]
-    return (Dense(kernel, params[0].bias - inputs.mean @ kernel), *params[1:])
+    kernel = params[0].kernel[..., : inputs.mean.shape[-1], :] / inputs.scale[..., None]
+    return (Dense(kernel, params[0].bias - jnp.einsum("...i,...ij->...j", inputs.mean, kernel)), *params[1:])
 
 
 @partial(jax.jit, static_argnames="num_updates")
