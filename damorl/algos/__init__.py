@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from damorl.algos import (
+    algaedice,
     bc,
     combo,
     cql,
     damo,
     mopo,
+    odice,
+    optidice,
     rambo,
     sac,
     td3bc,
 )
 from damorl.algos.base import Algorithm
 
-_MODULES = (damo, bc, sac, mopo, combo, rambo, cql, td3bc)
+_MODULES = (damo, bc, sac, mopo, combo, rambo, cql, td3bc, algaedice, optidice, odice)
 ALGORITHMS: dict[str, Algorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in _MODULES}

@@ -19,6 +19,8 @@ class OfflineData(NamedTuple):
     rows: Transition
     initial_obs: Array
     """True episode starts, `[E, obs_dim]`."""
+    episode_returns: Array | None = None
+    """Undiscounted return of each complete episode, `[E]`; None where nobody said."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The two distributions of the library: a Gaussian squashed by tanh, and a diagonal Gaussian."""
+"""The distributions of the library: a Gaussian squashed by tanh, a mixture of them, and a diagonal Gaussian."""
 
 from __future__ import annotations
 
@@ -37,6 +37,25 @@ class TanhGaussian(NamedTuple):
     def log_prob_pre_tanh(self, pre_tanh: Array) -> Array:
         """Log density of `tanh(pre_tanh)`, from the value before the squash: inverting tanh is where NaNs come from."""
         return gaussian_log_prob(pre_tanh, self.mean, self.log_std) - tanh_log_det(pre_tanh)
+
+
+class TanhMixture(NamedTuple):
+    """A mixture of tanh-Gaussians; `logits` `[*B, component]`, the others `[*B, component, action_dim]`."""
+
+    logits: Array
+    mean: Array
+    log_std: Array
+
+    def log_prob_pre_tanh(self, pre_tanh: Array) -> Array:
+        """Log density of `tanh(pre_tanh)`, `[*B, action_dim] -> [*B]`."""
+        each = gaussian_log_prob(pre_tanh[..., None, :], self.mean, self.log_std)
+        mixed = jax.nn.logsumexp(jax.nn.log_softmax(self.logits) + each, axis=-1)
+        return mixed - tanh_log_det(pre_tanh)
+
+
+def inverse_tanh(action: Array) -> Array:
+    """The value before the squash. Actions at the bound have none, and are moved inside by 1e-4."""
+    return jnp.arctanh(jnp.clip(action, -1.0 + 1e-4, 1.0 - 1e-4))
 
 
 def tanh_log_det(pre_tanh: Array) -> Array:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from damorl.types import Array
 
 Function = Callable[[Array], Array]
+LEAST_WEIGHT = 1e-10
 DivergenceName = Literal["cubic_symmetric", "cubic", "chi_square", "half_chi_square", "soft_chi_square", "kl"]
 
 
@@ -40,9 +41,18 @@ class Divergence:
     whole_line: bool = False
     """Whether the domain is the whole real line instead of x >= 0."""
 
+    log_f_prime_inverse: Function | None = None
+    """Its logarithm where that has a form that neither underflows nor loses its gradient."""
+
     def weight(self, residual: Array) -> Array:
         """The density ratio that the residual stands for, `max((f')^-1(residual), 0)`: the actor's weight."""
         return jnp.maximum(self.f_prime_inverse(residual), 0.0)
+
+    def log_weight(self, residual: Array) -> Array:
+        """The logarithm of `weight`; where the weight reaches 0, that of `LEAST_WEIGHT` (without gradient)."""
+        if self.log_f_prime_inverse is not None:
+            return self.log_f_prime_inverse(residual)
+        return jnp.log(jnp.maximum(self.weight(residual), LEAST_WEIGHT))
 
 
 def _sqrt(y: Array) -> Array:
@@ -113,6 +123,7 @@ SOFT_CHI_SQUARE = Divergence(
     f_star=lambda y: jnp.where(y < 0.0, jnp.expm1(jnp.minimum(y, 0.0)), y + 0.5 * jnp.square(y)),
     dominates_kl=True,
     conjugate_least_at_zero=False,
+    log_f_prime_inverse=lambda y: jnp.where(y < 0.0, y, jnp.log1p(jnp.maximum(y, 0.0))),
 )
 
 KL = Divergence(
@@ -123,6 +134,7 @@ KL = Divergence(
     f_star=jnp.expm1,
     dominates_kl=True,
     conjugate_least_at_zero=False,
+    log_f_prime_inverse=lambda y: y,
 )
 
 DIVERGENCES: dict[str, Divergence] = {

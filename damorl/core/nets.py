@@ -28,6 +28,21 @@ class Dense(NamedTuple):
 MLP = tuple[Dense, ...]
 
 
+class LayerNorm(NamedTuple):
+    """Learned scale and shift after a normalisation over features, `[out]` each."""
+
+    scale: Array
+    shift: Array
+
+
+class NormedMLP(NamedTuple):
+    """A multilayer perceptron with layer normalisation before every activation."""
+
+    layers: MLP
+    norms: tuple[LayerNorm, ...]
+    """One for each layer but the last."""
+
+
 def init_mlp(key: Key, sizes: Sequence[int]) -> MLP:
     """Layers of widths `sizes`, weights and biases uniform in +-1/sqrt(fan_in) (the torch default)."""
     shapes = [(fan_in + 1, fan_out) for fan_in, fan_out in pairwise(sizes)]  # the bias is the last row
@@ -58,6 +73,28 @@ def apply_mlp(params: MLP, x: Array, activation: Activation = jax.nn.relu) -> Ar
 def apply_ensemble(params: MLP, x: Array, activation: Activation = jax.nn.relu) -> Array:
     """Every member on the same rows: `[B, in] -> [member, B, out]`."""
     return jax.vmap(lambda p: apply_mlp(p, x, activation))(params)
+
+
+def init_normed_mlp(key: Key, sizes: Sequence[int]) -> NormedMLP:
+    """As `init_mlp`; the normalisations start as scale 1 and shift 0."""
+    norms = tuple(LayerNorm(jnp.ones(size), jnp.zeros(size)) for size in sizes[1:-1])
+    return NormedMLP(init_mlp(key, sizes), norms)
+
+
+def apply_normed_mlp(params: NormedMLP, x: Array, activation: Activation = jax.nn.relu) -> Array:
+    """`[*B, in] -> [*B, out]`; each hidden layer has mean 0 and variance 1 over its features (arXiv 1607.06450)."""
+    for layer, norm in zip(params.layers[:-1], params.norms, strict=True):
+        x = x @ layer.kernel + layer.bias
+        centred = x - jnp.mean(x, axis=-1, keepdims=True)
+        x = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + 1e-5)
+        x = activation(x * norm.scale + norm.shift)
+    return x @ params.layers[-1].kernel + params.layers[-1].bias
+
+
+def orthogonal_penalty(params: MLP) -> Array:
+    """Sum of the squared inner products of different columns of each kernel (as in arXiv 1809.11096)."""
+    products = [layer.kernel.T @ layer.kernel for layer in params]
+    return sum((jnp.sum(jnp.square(p)) - jnp.sum(jnp.square(jnp.diagonal(p))) for p in products), jnp.zeros(()))
 
 
 def num_parameters(params: MLP) -> int:

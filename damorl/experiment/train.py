@@ -39,7 +39,8 @@ Epoch = Callable[[Any, OfflineData, Key, Any], tuple[Any, Metrics, Metrics]]
 def to_device(dataset: Dataset) -> OfflineData:
     """Copy a dataset to the device once."""
     rows = Transition(*(jnp.asarray(column) for column in dataset.transitions))
-    return OfflineData(rows, jnp.asarray(dataset.initial_obs()))
+    returns = jnp.asarray(dataset.episode_returns(), jnp.float32)
+    return OfflineData(rows, jnp.asarray(dataset.initial_obs()), returns if returns.size else None)
 
 
 def make_problem(dataset: Dataset) -> Problem:

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import optax
 
 from damorl.core.buffer import sample_rows
-from damorl.core.distribution import TanhGaussian
-from damorl.core.nets import MLP, apply_mlp, init_mlp
+from damorl.core.distribution import TanhGaussian, inverse_tanh
+from damorl.core.nets import MLP, Dense, apply_mlp, init_mlp
 from damorl.core.optim import Learner, init_learner, minimise
+from damorl.core.scaler import Standardiser
 from damorl.types import Array, Key, Metrics, Transition
 
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0  # OfflineRL-Kit's hard clip
@@ -29,14 +30,23 @@ def policy(params: MLP, obs: Array) -> TanhGaussian:
     return TanhGaussian(mean, jnp.clip(log_std, LOG_STD_MIN, LOG_STD_MAX))
 
 
-def cloning_loss(params: MLP, obs: Array, action: Array) -> tuple[Array, Metrics]:
-    """Negative log-likelihood of the dataset's actions, `E[-log pi(a|s)]`; `[B, obs_dim]`, `[B, action_dim]`.
+def cloning_loss(params: MLP, obs: Array, action: Array, weight: Array | float = 1.0) -> tuple[Array, Metrics]:
+    """Negative log-likelihood of the dataset's actions, `E[-weight * log pi(a|s)]`; `[B, obs_dim]`, `[B, action_dim]`.
 
-    Actions at the bound have no finite pre-image under tanh and are moved inside by 1e-4.
+    Actions at the bound have no finite pre-image under tanh and are moved inside by 1e-4. `weight` is `[B]`.
     """
-    pre_tanh = jnp.arctanh(jnp.clip(action, -1.0 + 1e-4, 1.0 - 1e-4))
-    loss = -jnp.mean(policy(params, obs).log_prob_pre_tanh(pre_tanh))
+    loss = -jnp.mean(weight * policy(params, obs).log_prob_pre_tanh(inverse_tanh(action)))
     return loss, {"actor/loss": loss}
+
+
+def on_raw_observations(params: MLP, inputs: Standardiser) -> MLP:
+    """The same actor for observations in the data's units: the standardisation moves into the first layer.
+
+    Inputs that follow the observation (a flag, say) are taken to be 0 and dropped. Every leaf may have one more leading
+    axis, the seed.
+    """
+    kernel = params[0].kernel[..., : inputs.mean.shape[-1], :] / inputs.scale[..., None]
+    return (Dense(kernel, params[0].bias - jnp.einsum("...i,...ij->...j", inputs.mean, kernel)), *params[1:])
 
 
 @partial(jax.jit, static_argnames="num_updates")

@@ -32,7 +32,8 @@ class Claim:
     name: str
     source: str
     relation: Literal["==", "<="]
-    sides: Callable[[Setting], Sides]
+    sides: Callable[[Any], Sides]
+    """Takes what the study's `setting` makes of a problem."""
     printed: bool = True
     """Whether the paper says so; else it is what we found to be true, or a reading of it."""
     generators: tuple[Generator, ...] = ALL
@@ -101,24 +102,37 @@ def setting(problem: Problem, generator: Generator) -> Setting:
     return Setting(problem, occupancies(problem), generator, solve_inner(problem, generator))
 
 
-def check(cases: int = 1200, seed: int = 0, progress: bool = True) -> list[Row]:
-    """Every claim on at least `cases` random problems. Raises `UserError` for a number below 1."""
+class Study(NamedTuple):
+    """Claims that are tried on the same problems."""
+
+    claims: tuple[Claim, ...]
+    setting: Callable[[Problem, Generator], Any]
+    """What the claims' sides take."""
+    generators: tuple[Generator, ...] = ALL
+
+
+PAPER = Study(CLAIMS, setting)
+
+
+def check(cases: int = 1200, seed: int = 0, progress: bool = True, study: Study = PAPER) -> list[Row]:
+    """Every claim of `study` on at least `cases` random problems. Raises `UserError` for a number below 1."""
     if cases < 1 or seed < 0:
         raise UserError(f"theory: expected --cases of at least 1 and --seed of at least 0, found {cases} and {seed}")
     batches = {False: list(groups(seed, cases)), True: list(groups(seed, cases, ("deterministic",), ("equal",)))}
     found: dict[tuple[Claim, Generator], list[Trial]] = {}
-    total = len(ALL) * sum(len(batch) for batch in batches.values())
+    total = len(study.generators) * sum(len(batch) for batch in batches.values())
     with tqdm(total=total, desc="theory", unit="batch", disable=not progress) as bar:
-        for generator in ALL:
+        for generator in study.generators:
             for deterministic, batch in batches.items():
-                claims = [c for c in CLAIMS if generator in c.generators and c.deterministic == deterministic]
+                claims = [c for c in study.claims if generator in c.generators and c.deterministic == deterministic]
                 for name, problem in batch:
-                    at = setting(problem, generator)
+                    at = study.setting(problem, generator)
                     for claim in claims:
                         trial = Trial(name, problem, violation(claim, claim.sides(at)))
                         found.setdefault((claim, generator), []).append(trial)
                     bar.update()
-    return [_row(claim, g, found[claim, g]) for claim in CLAIMS for g in ALL if g in claim.generators]
+    pairs = [(claim, g) for claim in study.claims for g in study.generators if g in claim.generators]
+    return [_row(study, claim, g, found[claim, g]) for claim, g in pairs]
 
 
 class Trial(NamedTuple):
@@ -129,7 +143,7 @@ class Trial(NamedTuple):
     violation: Array
 
 
-def _row(claim: Claim, generator: Generator, trials: list[Trial]) -> Row:
+def _row(study: Study, claim: Claim, generator: Generator, trials: list[Trial]) -> Row:
     violations = sum(int(np.sum(trial.violation > claim.tolerance)) for trial in trials)
     return Row(
         claim=claim.name,
@@ -140,11 +154,11 @@ def _row(claim: Claim, generator: Generator, trials: list[Trial]) -> Row:
         violations=violations,
         largest=max(float(np.max(trial.violation)) for trial in trials),
         holds=violations == 0,
-        example=_smallest(claim, generator, trials) if violations else None,
+        example=_smallest(study, claim, generator, trials) if violations else None,
     )
 
 
-def _smallest(claim: Claim, generator: Generator, trials: list[Trial]) -> dict[str, Any]:
+def _smallest(study: Study, claim: Claim, generator: Generator, trials: list[Trial]) -> dict[str, Any]:
     """A violated case with the fewest states and actions, there the worst finite one, in as few digits as it allows."""
 
     def rank(trial: Trial) -> tuple[bool, int, float]:
@@ -161,7 +175,7 @@ def _smallest(claim: Claim, generator: Generator, trials: list[Trial]) -> dict[s
         problem = rounded(pick(trial.problem, slice(index, index + 1)), decimals)
         if not _finite_inside(problem):
             continue
-        found = claim.sides(setting(problem, generator))
+        found = claim.sides(study.setting(problem, generator))
         size = violation(claim, found)[0]
         if 0.3 * trial.violation[index] < size and (np.isfinite(size) or not np.isfinite(trial.violation[index])):
             break

@@ -114,11 +114,11 @@ def _minimise(problem: Problem, generator: Generator) -> Array:
     fixed = residual(problem, occ, start).ravel()[cells]
     entry = (1.0 - problem.mdp.gamma) * (problem.mdp.initial[:, None] * problem.policy)[seen] * scale[seen]
     q = start.copy()
-    q[seen] += scale[seen] * _search(_Program(entry, mass, flow, fixed, float(problem.weight)), generator)
+    q[seen] += scale[seen] * search(Program(entry, mass, flow, fixed, float(problem.weight)), generator)
     return np.where(seen, q, 0.0)
 
 
-class _Program(NamedTuple):
+class Program(NamedTuple):
     """Minimise `entry . x + weight * mass . f*(y)` with `y = (fixed + flow x) / weight`."""
 
     entry: Array
@@ -131,7 +131,7 @@ class _Program(NamedTuple):
         return (self.fixed + self.flow @ x) / self.weight
 
 
-def _search(program: _Program, generator: Generator) -> Array:
+def search(program: Program, generator: Generator) -> Array:
     """The minimiser x. Value first; then its gradient alone, which sees further than the value's rounding."""
 
     def value(x: Array) -> float:

@@ -21,7 +21,7 @@ def table_lines(rows: Sequence[Row]) -> Iterator[str]:
     yield ""
     yield (
         "cases: random problems for each divergence. largest: of (left - right) / max(1, |left|, |right|); a claim is\n"
-        f"violated above {TOLERANCE:g} (condition on Q*: {OF_Q:g}).\n"
+        f"violated above {TOLERANCE:g} (claims about a minimiser: {OF_Q:g}).\n"
         "* not printed in the paper: a reading of it, or what holds instead."
     )
     for number, same in enumerate(lines, start=1):
