@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from damorl.algos import bc, damo
+from damorl.algos import bc, damo, trajectory_transformer
 from damorl.algos.base import Algorithm
 
-ALGORITHMS: dict[str, Algorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in (damo, bc)}
+MODULES = (damo, bc, trajectory_transformer)
+ALGORITHMS: dict[str, Algorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in MODULES}
