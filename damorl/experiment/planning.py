@@ -85,8 +85,8 @@ def load_player(run_dir: Path | str, seed: int | None = None, step: int | None =
 
 def actor_template(algorithm: Algorithm, settings: Any, spec: Spec) -> Any:
     """The shapes of what the algorithm acts with, which no data change."""
-    row = lambda *shape: jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    row = lambda *shape: jnp.zeros((2, *shape))
     rows = Transition(row(spec.obs_dim), row(spec.action_dim), row(), row(spec.obs_dim), row())
-    data = OfflineData(rows, row(spec.obs_dim), jax.ShapeDtypeStruct((2,), jnp.int32))
+    data = OfflineData(rows, row(spec.obs_dim), jnp.zeros(2, jnp.int32))
     make = lambda data: algorithm.actor(algorithm.init(jax.random.key(0), settings, Problem(spec, never_ended), data))
     return jax.eval_shape(make, data)

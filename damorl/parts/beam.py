@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +98,7 @@ def plan(model: Model, search: SearchConfig, past: Array, count: Array, obs: Arr
     _, caches = transform(model.params, obs[None], window_length(search, count) * past.shape[1], caches)
     spread = lambda leaf: jnp.repeat(leaf, width, axis=0)
     beams = Beams(spread(tokens[None]), jnp.zeros(width), jnp.zeros(width))
-    beams, caches = beams, jax.tree.map(spread, caches)
+    caches = jax.tree.map(spread, caches)
 
     def one_round(carry: tuple[Beams, Caches], step: tuple[Array, Key]) -> tuple[tuple[Beams, Caches], None]:
         (beams, caches), (t, round_key) = carry, step
@@ -167,9 +167,7 @@ def generate(
     """`num` tokens after `token` `[B]`, which stands at `position`: `[B, num]`, the probabilities that they were
     chosen from, `[num, B, num_bins + 1]`, and the caches."""
 
-    def one(
-        carry: tuple[Array, Array, Caches], step_key: Key
-    ) -> tuple[tuple[Array, Array, Caches], tuple[Array, Array]]:
+    def one(carry: Any, step_key: Key) -> tuple[Any, tuple[Array, Array]]:
         token, position, caches = carry
         hidden, caches = transform(params, token[:, None], position, caches)
         logits = next_logits(params, hidden[:, 0], position)

@@ -1,4 +1,4 @@
-"""Quantile bins: every dimension of a vector by itself becomes a token, and each bin holds the same share of the data."""
+"""Quantile bins: each dimension of a vector becomes a token by itself; each bin holds the same share of the data."""
 
 from __future__ import annotations
 

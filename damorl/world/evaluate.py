@@ -69,7 +69,8 @@ class Evaluator:
 
         With `noise` > 0 the policy sees `obs + noise * obs_std * standard normal` (`obs_std` is `[obs_dim]`); the
         simulator does not. `on_reward` is told each step's rewards, `[num_episodes]`, 0 where an episode is over: a
-        policy with a memory may want them. Raises `UserError` for unusable arguments and for actions of the wrong shape or not finite.
+        policy with a memory may want them. Raises `UserError` for unusable arguments and for actions of the wrong shape
+        or not finite.
         """
         if num_episodes < 1 or seed < 0:
             raise UserError(
