@@ -16,7 +16,7 @@ class TrainArgs:
     """What `damorl train` takes besides the fields of the configs."""
 
     algo: tyro.conf.Positional[str] = "damo"
-    """Algorithm: damo or bc."""
+    """Algorithm: damo, bc or trajectory-transformer."""
     dataset: str = "hopper-medium-expert"
     """Built-in name (`damorl data list`), D4RL name, path (HDF5, npz, CSV, Parquet) or Minari id."""
     preset: str = "quick"
