@@ -249,7 +249,7 @@ def act(config: Config, actor: Actor, memory: Memory, obs: Array, reward: Array,
     keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, memory.age)
     plans = jax.vmap(search, in_axes=(0, None, 0, 0))(past, jnp.minimum(memory.age, history), tokens, keys)
     actions = jnp.minimum(plans.tokens[:, 0, obs_dim:-2], config.bins - 1)
-    current = jnp.concatenate([tokens, actions, jnp.zeros_like(tokens[:, :2])], axis=1)
+    current = jnp.pad(jnp.concatenate([tokens, actions], axis=1), ((0, 0), (0, 2)))
     return reconstruct(actor.edges[:, obs_dim:-2], actions), Memory(past, current, memory.age + 1)
 
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from damorl.files import atomic_file
 from damorl.record.store import CONFIG, Row, read_json, read_metrics
 
-BLUE, RED, GREEN, GREY, INK = "#1f5fa8", "#c8553d", "#3f8f5b", "#8a8f98", "#22262b"
+BLUE, RED, GREY, INK = "#1f5fa8", "#c8553d", "#8a8f98", "#22262b"
 NICE = (1, 2, 2.5, 5, 10)  # tick steps
 STYLE: dict[Any, Any] = {
     "font.size": 9.5,
@@ -63,16 +63,7 @@ PANELS = (
         reference="log_ratio",
     ),
     Panel("Temperature", {"actor/temperature": ""}, log=True),
-    Panel(
-        "Cross-entropy of a token (nats)",
-        {
-            "model/obs_nll": "state",
-            "model/action_nll": "action",
-            "model/reward_nll": "reward",
-            "model/value_nll": "value",
-        },
-        limits=(0, None),
-    ),
+    Panel("Cross-entropy of a token", {"model/obs_nll": "states", "model/action_nll": "actions"}, limits=(0, None)),
 )
 
 
@@ -165,7 +156,7 @@ def title(rows: Sequence[Row], config: Mapping[str, Any]) -> str:
 
 def draw_panel(axes: Axes, panel: Panel, curves: Mapping[str, Curve], levels: Mapping[str, float]) -> None:
     """Seeds thin, their mean bold, levels dashed."""
-    for (label, data), colour in zip(curves.items(), (BLUE, RED, GREEN, INK), strict=False):
+    for (label, data), colour in zip(curves.items(), (BLUE, RED), strict=False):
         draw_curve(axes, data, colour, label)
     for (label, level), dash in zip(levels.items(), ("--", ":", "-.") * len(levels), strict=False):
         axes.axhline(level, color=GREY, linewidth=1.2, linestyle=dash, label=label, zorder=1.5)

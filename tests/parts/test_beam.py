@@ -27,7 +27,7 @@ NARROW = replace(WIDE, beam_width=2, expansions=3)
 def model() -> beam.Model:
     """Random weights, so large that rewards and values depend on the actions, and so small that any token is drawn."""
     blank = init_transformer(jax.random.key(0), TRANSITION, BINS, BLOCK, 1, 2, 4)
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(4)
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(scale=0.5, size=leaf.shape), jnp.float32), blank)
     edges = jnp.sort(jnp.asarray(rng.normal(size=(BINS + 1, TRANSITION)), jnp.float32), axis=0)
     return beam.Model(params, edges, OBS_DIM, GAMMA)
