@@ -15,7 +15,7 @@ from damorl.data.datasets import Dataset, cache_dir, load_dataset
 from damorl.errors import UserError
 from damorl.experiment.config import LoopConfig, RunConfig, defaults, replace
 from damorl.experiment.describe import describe_episodes, simulator_of
-from damorl.experiment.result import Result, load_layers, summarise
+from damorl.experiment.result import Result, load_layers, plans, summarise
 from damorl.experiment.train import EVAL_SEED
 from damorl.experiment.train import train as run_training
 from damorl.record import store
@@ -144,17 +144,24 @@ def evaluate_run(
 ) -> list[dict[str, Any]]:
     """Each seed's policy in the simulator of `task`, see `evaluate`."""
     from damorl.behaviour.host_policy import act, squash
+    from damorl.experiment.planning import load_player
     from damorl.world.evaluate import Evaluator, action_draws
 
     config = store.read_json(run_dir / store.CONFIG)
     obs_std, rows = np.asarray(config["data"]["obs_std"]), []
+    if plans(config) and stochastic:
+        raise UserError(f"{run_dir}: expected no --stochastic for {config['algo']}, which plans; leave it out")
     with closing(Evaluator(task)) as evaluator:
         for seed in config["seeds"]:
-            layers = load_layers(run_dir, seed, step)
-            draws = action_draws(task, episodes, eval_seed)
-            sampled = lambda obs, p=layers, d=draws: squash(p, obs, next(d))
-            policy = sampled if stochastic else partial(act, layers, rng=None)
-            played = evaluator.run(policy, episodes, eval_seed, noise, obs_std)
+            if plans(config):
+                player = load_player(run_dir, seed, step)
+                played = player.play(evaluator, episodes, eval_seed, noise, obs_std)
+            else:
+                layers = load_layers(run_dir, seed, step)
+                draws = action_draws(task, episodes, eval_seed)
+                sampled = lambda obs, p=layers, d=draws: squash(p, obs, next(d))
+                policy = sampled if stochastic else partial(act, layers, rng=None)
+                played = evaluator.run(policy, episodes, eval_seed, noise, obs_std)
             settings = {"seed": seed, "episodes": episodes, "noise": noise, "stochastic": stochastic}
             rows.append(settings | describe_episodes(task, played))
     return rows

@@ -14,8 +14,9 @@ from damorl.algos import (
     rambo,
     sac,
     td3bc,
+    trajectory_transformer,
 )
 from damorl.algos.base import Algorithm
 
-_MODULES = (damo, bc, sac, mopo, combo, rambo, cql, td3bc, algaedice, optidice, odice)
+_MODULES = (damo, bc, sac, mopo, combo, rambo, cql, td3bc, algaedice, optidice, odice, trajectory_transformer)
 ALGORITHMS: dict[str, Algorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in _MODULES}

@@ -21,6 +21,8 @@ class OfflineData(NamedTuple):
     """True episode starts, `[E, obs_dim]`."""
     episode_returns: Array | None = None
     """Undiscounted return of each complete episode, `[E]`; None where nobody said."""
+    episode: Array | None = None
+    """The number of each row's episode, int32 `[N]`; its rows stand together, in the order of time. None: not known."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,17 @@ class Problem:
 
     spec: Spec
     termination: TerminationFn
+
+
+class Planner(NamedTuple):
+    """A policy with a memory, for algorithms that act by planning. Pure functions; `experiment.planning` compiles `act`
+    and calls it once per step for all episodes, which all begin together."""
+
+    begin: Callable[[Any, Spec, int], Any]
+    """`(config, spec, num_episodes) -> memory` before the first action."""
+    act: Callable[[Any, Any, Any, Array, Array, Key], tuple[Array, Any]]
+    """`(config, actor, memory, obs [N, obs_dim], reward [N], keys [N]) -> (action [N, action_dim], memory)`; the reward
+    is that of the last action (anything before the first), the keys are the episodes' own and always the same."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,9 @@ class Algorithm:
     update: Callable[[Any, Any, OfflineData, Key], tuple[Any, Metrics]]
     """`(config, state, data, key) -> (state, metrics)`; pure, one gradient update of each part."""
     actor: Callable[[Any], Params]
-    """The actor network inside a state."""
+    """The actor network inside a state; with a planner, whatever that acts with."""
+    planner: Planner | None = None
+    """How it acts, if not by its actor network alone."""
 
 
 def no_prepare(key: Key, config: Any, problem: Problem, state: Any, data: OfflineData, on_progress: OnProgress) -> Any:

@@ -53,10 +53,16 @@ def data_train_behaviour(argv: list[str]) -> int:
 class BenchArgs:
     """Measure speed on this machine: updates, rollouts, dynamics fit, evaluation, and the share of the matrix rate.
 
+    For an algorithm that plans: plans per second.
+
     examples:
       damorl bench
+      damorl bench --algo trajectory-transformer
       damorl bench --json > bench.json
     """
+
+    algo: str = "damo"
+    """What is measured: damo, or an algorithm that plans."""
 
     seconds: float = 3.0
     """Time spent on each measurement."""
@@ -68,7 +74,9 @@ def bench_verb(argv: list[str]) -> int:
     """`damorl bench`."""
     args = parse(BenchArgs, "bench", argv)
     from damorl.experiment.bench import format_bench, run_bench
+    from damorl.experiment.bench_planner import format_planner_bench, run_planner_bench
 
-    figures = run_bench(args.seconds, quiet=args.json)
-    print_json(figures) if args.json else print(format_bench(figures))
+    damo = args.algo == "damo"
+    figures = run_bench(args.seconds, args.json) if damo else run_planner_bench(args.algo, args.seconds, args.json)
+    print_json(figures) if args.json else print(format_bench(figures) if damo else format_planner_bench(figures))
     return 0

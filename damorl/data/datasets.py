@@ -82,6 +82,11 @@ class Dataset:
         """`[N]` bool: the first row and every row after a terminal or truncated one."""
         return np.append(True, self.episode_end[:-1])
 
+    @property
+    def episode(self) -> np.ndarray:
+        """`[N]` int32: the number of each row's episode, from 0 on."""
+        return np.cumsum(self.episode_start, dtype=np.int32) - 1
+
     def initial_obs(self) -> np.ndarray:
         """The states that episodes began in, `[E, obs_dim]`, also that of an incomplete last episode."""
         return np.asarray(self.transitions.obs)[self.episode_start]

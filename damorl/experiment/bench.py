@@ -109,7 +109,7 @@ def synthetic_data(num_rows: int, seed: int = 0) -> OfflineData:
     reward = 2.0 + rng.standard_normal(num_rows)
     columns = (obs, action, reward, next_obs, np.zeros(num_rows))
     rows = Transition(*(jnp.asarray(column, jnp.float32) for column in columns))
-    return OfflineData(rows, rows.obs[:100])
+    return OfflineData(rows, rows.obs[:100], jnp.arange(num_rows) // 1000)
 
 
 def fresh_state(config: damo.Config, data: OfflineData) -> damo.State:

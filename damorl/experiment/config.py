@@ -12,7 +12,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -188,3 +188,17 @@ def replace(config: Any, changes: dict[str, Any]) -> Any:
     for head, inner in nested.items():
         flat[head] = replace(getattr(config, head), inner)
     return dataclasses.replace(config, **flat)
+
+
+def from_dict(config_type: type, stored: Mapping[str, Any]) -> Any:
+    """The config that `dataclasses.asdict` and JSON made `stored` of."""
+    return replace(config_type(), dict(dotted(stored)))
+
+
+def dotted(stored: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`{"a": {"b": 1}}` as `("a.b", 1)`."""
+    for name, value in stored.items():
+        if isinstance(value, Mapping):
+            yield from dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,22 @@ def save_policies(path: Path, actors: list[Any], seeds: tuple[int, ...]) -> None
     arrays = {
         name: np.ascontiguousarray(array)
         for seed, layers in zip(seeds, actors, strict=True)
-        for name, array in to_arrays(tuple((d[0], d[1]) for d in layers), f"{seed}/").items()
+        for name, array in actor_arrays(layers, f"{seed}/").items()
     }
     with writing(path.parent):
         path.parent.mkdir(exist_ok=True)
     with atomic_file(path) as temporary:
         save_file(arrays, temporary)
+
+
+def actor_arrays(actor: Any, prefix: str) -> dict[str, np.ndarray]:
+    """An actor network's layers as `to_arrays` names them; what a planner acts with, by the paths of its leaves."""
+    from damorl.core.nets import Dense
+    from damorl.record.checkpoint import named_leaves
+
+    if all(isinstance(layer, Dense) for layer in actor):
+        return to_arrays(tuple(actor), prefix)
+    return {f"{prefix}{name}": np.asarray(leaf) for name, leaf in named_leaves(actor).items()}
 
 
 def kept_policy_path(run_dir: Path, step: int) -> Path:
@@ -62,11 +72,37 @@ def list_policies(run_dir: Path | str) -> dict[int, Path]:
     return dict(sorted(kept.items()))
 
 
+def plans(config: Mapping[str, Any]) -> bool:
+    """Whether the algorithm of a stored run config acts by planning, not by a network alone."""
+    from damorl.algos import ALGORITHMS
+
+    return config["algo"] in ALGORITHMS and ALGORITHMS[config["algo"]].planner is not None
+
+
+def require_network(run_dir: Path) -> None:
+    """UserError for a run whose policy is no function of the state alone."""
+    config = store.read_json(run_dir / store.CONFIG)
+    if plans(config):
+        raise UserError(
+            f"{run_dir}: expected a policy that is a function of the state, found {config['algo']}, which plans from "
+            "what it remembers: it can be scored (`damorl eval`), but not exported or selected"
+        )
+
+
 def load_layers(run_dir: Path | str, seed: int | None = None, step: int | None = None) -> NumpyPolicy:
     """The actor of one seed (the first one by default), of the last evaluation or of a kept `step`.
 
-    UserError if there is none.
+    UserError if there is none, also for an algorithm that plans.
     """
+    require_network(Path(run_dir))
+    arrays, chosen = load_arrays(run_dir, seed, step)
+    return from_arrays(arrays, f"{chosen}/")
+
+
+def load_arrays(
+    run_dir: Path | str, seed: int | None = None, step: int | None = None
+) -> tuple[dict[str, np.ndarray], int]:
+    """What `save_policies` wrote, of the last evaluation or of a kept `step`, and the seed that is meant by `seed`."""
     from safetensors.numpy import load_file
 
     run_dir = Path(run_dir)
@@ -80,7 +116,7 @@ def load_layers(run_dir: Path | str, seed: int | None = None, step: int | None =
     chosen = seeds[0] if seed is None else seed
     if chosen not in seeds:
         raise UserError(f"{path}: expected one of the seeds {seeds}, found {chosen}: choose one of them")
-    return from_arrays(load_file(path), f"{chosen}/")
+    return load_file(path), chosen
 
 
 def load_policy(

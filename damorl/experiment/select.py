@@ -28,7 +28,7 @@ from damorl.core.nets import MLP, Dense
 from damorl.data.datasets import Dataset, load_dataset
 from damorl.errors import UserError
 from damorl.experiment.ranking import choose, rank_correlation
-from damorl.experiment.result import list_policies, load_layers
+from damorl.experiment.result import list_policies, load_layers, require_network
 from damorl.experiment.train import make_problem, to_device
 from damorl.parts import dynamics
 from damorl.parts.fqe import FQEConfig, FQEResult, evaluate_policies
@@ -128,7 +128,8 @@ def select(
 
 
 def read_run(run_dir: Path, settings: SelectConfig) -> Run:
-    """Which policies a run kept. UserError if none."""
+    """Which policies a run kept. UserError if none, or if they plan."""
+    require_network(run_dir)
     config = store.read_json(run_dir / store.CONFIG)
     steps = list(list_policies(run_dir))[-(settings.last_steps or 0) :]
     if not steps:

@@ -25,8 +25,8 @@ from damorl.experiment.describe import describe_run, remarks
 from damorl.experiment.progress import Progress
 from damorl.experiment.result import POLICIES, Result, kept_policy_path, save_policies, summarise
 from damorl.record import checkpoint, store
-from damorl.types import Key, Metrics, Transition
-from damorl.world.evaluate import Evaluator
+from damorl.types import Key, Metrics, Spec, Transition
+from damorl.world.evaluate import Episodes, Evaluator
 from damorl.world.tasks import never_ended, normalised_score
 
 EVAL_SEED = 1_000_000  # far from any training seed, the same for every run
@@ -39,8 +39,13 @@ Epoch = Callable[[Any, OfflineData, Key, Any], tuple[Any, Metrics, Metrics]]
 def to_device(dataset: Dataset) -> OfflineData:
     """Copy a dataset to the device once."""
     rows = Transition(*(jnp.asarray(column) for column in dataset.transitions))
-    returns = jnp.asarray(dataset.episode_returns(), jnp.float32)
-    return OfflineData(rows, jnp.asarray(dataset.initial_obs()), returns if returns.size else None)
+    returns = dataset.episode_returns()
+    return OfflineData(
+        rows,
+        jnp.asarray(dataset.initial_obs()),
+        episode_returns=jnp.asarray(returns, jnp.float32) if len(returns) else None,
+        episode=jnp.asarray(dataset.episode),
+    )
 
 
 def make_problem(dataset: Dataset) -> Problem:
@@ -130,7 +135,7 @@ def check_finite(metrics: Metrics, config: RunConfig, first_update: int, run_dir
 
 
 def host_actors(config: RunConfig, state: Any) -> list[Any]:
-    """The actors' layers on the host, one per seed."""
+    """The actors on the host, one per seed."""
     stacked = jax.device_get(config.algorithm.actor(state))
     return [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(config.seeds))]
 
@@ -146,13 +151,11 @@ def evaluate_actors(
     config: RunConfig, dataset: Dataset, evaluator: Evaluator | None, actors: list[Any], rows: list[dict[str, float]]
 ) -> list[dict[str, float]]:
     """`rows`, one per seed, with `eval/*` of deterministic episodes; as they are where there is no simulator."""
-    from damorl.behaviour.host_policy import act
-
     if evaluator is None:
         return rows
     began, found = time.perf_counter(), []
-    for layers in actors:
-        episodes = evaluator.run(lambda obs, p=layers: act(p, obs, None), config.loop.eval_episodes, EVAL_SEED)
+    for actor in actors:
+        episodes = play(config, dataset.spec, evaluator, actor)
         mean = float(np.mean(episodes.returns))
         row = {
             "eval/return_mean": mean,
@@ -164,6 +167,17 @@ def evaluate_actors(
         found.append(row)
     seconds = {"time/eval_seconds": time.perf_counter() - began}
     return [row | evaluation | seconds for row, evaluation in zip(rows, found, strict=True)]
+
+
+def play(config: RunConfig, spec: Spec, evaluator: Evaluator, actor: Any) -> Episodes:
+    """The episodes of one evaluation of one seed's actor, deterministic or planning."""
+    from damorl.behaviour.host_policy import act
+    from damorl.experiment.planning import Player
+
+    if config.algorithm.planner is None:
+        return evaluator.run(partial(act, actor, rng=None), config.loop.eval_episodes, EVAL_SEED)
+    player = Player(config.algorithm, config.algo_config, spec, actor)
+    return player.play(evaluator, config.loop.eval_episodes, EVAL_SEED)
 
 
 class Recorder:

@@ -63,6 +63,7 @@ PANELS = (
         reference="log_ratio",
     ),
     Panel("Temperature", {"actor/temperature": ""}, log=True),
+    Panel("Cross-entropy of a token", {"model/obs_nll": "states", "model/action_nll": "actions"}, limits=(0, None)),
 )
 
 

@@ -58,6 +58,7 @@ PANEL_HELP = {
     "Value estimate (mean Q)": "Far above the best return in the data, the critic believes in what cannot be.",
     "Classifier accuracy": "At one half, real and synthetic rows look alike.",
     "Log-ratio, real against synthetic": "Solid: real rows. Dashed: synthetic rows.",
+    "Cross-entropy of a token": "Solid: states. Dashed: actions. In nats.",
 }
 
 

@@ -57,12 +57,20 @@ class Evaluator:
         self.envs: list[gymnasium.Env[np.ndarray, np.ndarray]] = []
 
     def run(
-        self, act: Act, num_episodes: int, seed: int, noise: float = 0.0, obs_std: np.ndarray | None = None
+        self,
+        act: Act,
+        num_episodes: int,
+        seed: int,
+        noise: float = 0.0,
+        obs_std: np.ndarray | None = None,
+        on_reward: Callable[[np.ndarray], None] | None = None,
     ) -> Episodes:
         """Play `num_episodes` episodes; number i is reset with `seed + i`. The same arguments give the same numbers.
 
         With `noise` > 0 the policy sees `obs + noise * obs_std * standard normal` (`obs_std` is `[obs_dim]`); the
-        simulator does not. Raises `UserError` for unusable arguments and for actions of the wrong shape or not finite.
+        simulator does not. `on_reward` is told each step's rewards, `[num_episodes]`, 0 where an episode is over: a
+        policy with a memory may want them. Raises `UserError` for unusable arguments and for actions of the wrong shape
+        or not finite.
         """
         if num_episodes < 1 or seed < 0:
             raise UserError(
@@ -77,9 +85,12 @@ class Evaluator:
         running = np.arange(num_episodes)
         while running.size:
             action = self.checked(np.asarray(act(measure(obs))), num_episodes)
+            reward = np.zeros(num_episodes)
             for i in running:
-                obs[i], reward, terminated[i], truncated[i], _ = self.envs[i].step(action[i])
-                returns[i] += float(reward)
+                obs[i], reward[i], terminated[i], truncated[i], _ = self.envs[i].step(action[i])
+            returns += reward
+            if on_reward is not None:
+                on_reward(reward)
             lengths[running] += 1
             running = np.flatnonzero(~(terminated | truncated))
         return Episodes(returns, lengths, terminated)

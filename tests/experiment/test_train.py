@@ -18,22 +18,12 @@ import pytest
 from safetensors.numpy import load_file
 
 import damorl
-from damorl.data.datasets import Dataset, load_dataset
+from damorl.data.datasets import Dataset
 from damorl.errors import UserError
 from damorl.experiment import train as loop
 from damorl.experiment.config import RunConfig, defaults, replace
 from damorl.experiment.result import list_policies, summarise
 from damorl.record import checkpoint, store
-
-
-@pytest.fixture(scope="module")
-def data_path(hopper_toy: Path) -> Path:
-    return hopper_toy
-
-
-@pytest.fixture(scope="module")
-def dataset(data_path: Path) -> Dataset:
-    return load_dataset(data_path)
 
 
 def smoke(data_path: Path, seeds: tuple[int, ...] = (0,), **changes: Any) -> RunConfig:
