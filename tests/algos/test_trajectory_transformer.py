@@ -97,7 +97,7 @@ def test_sequences_stop_after_a_terminal_and_count_nothing_after_a_cut(state: tt
     seen = set()
     for sequence, count in zip(tokens, counts, strict=True):
         (start,) = np.flatnonzero((every == sequence[0]).all(axis=1))
-        own, rest = expected[start]
+        own, rest = expected[int(start)]
         seen.add(int(start))
         np.testing.assert_array_equal(sequence[: len(own)], every[own])
         assert (sequence[len(own) :] == SMALL.bins).all()
@@ -157,11 +157,11 @@ def test_only_the_mended_schedule_never_rises_again() -> None:
     assert published.max() > 0.01
 
 
-def first_step(config: tt.Config, num_rows: int, params: Transformer, gradient: float) -> Transformer:
+def first_step(config: tt.Config, num_rows: int, params: Transformer, gradient: float) -> Any:
     """What the optimiser adds to `params` if every entry of the gradient is the same."""
 
     @jax.jit
-    def step(params: Transformer) -> Transformer:
+    def step(params: Transformer) -> Any:
         optimiser = tt.make_optimiser(config, num_rows)
         gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, gradient), params)
         return optimiser.update(gradients, optimiser.init(params), params)[0]
@@ -262,7 +262,7 @@ def test_the_memory_holds_the_last_transitions_as_they_were(state: tt.State) -> 
     """Against a plain list, over more steps than fit: states, actions and rewards, oldest first."""
     player = Player(tt.ALGORITHM, SMALL, PROBLEM.spec, tt.ALGORITHM.actor(state))
     player.reset(3, 0)
-    compiled_act.clear_cache()
+    before = compiled_act._cache_size()  # type: ignore[attr-defined]
     rng, history = np.random.default_rng(0), []
     for step in range(5):
         obs, reward = rng.normal(size=(3, 1)), rng.normal(size=3) * 8.0
@@ -274,7 +274,7 @@ def test_the_memory_holds_the_last_transitions_as_they_were(state: tt.State) -> 
             np.testing.assert_array_equal(player.memory.past[:, slot, :3], expected)
         player.told(reward)
     assert player.plans == 5
-    assert compiled_act._cache_size() == 1  # type: ignore[attr-defined]
+    assert compiled_act._cache_size() == before + 1  # type: ignore[attr-defined]
 
 
 def test_an_episode_does_not_depend_on_those_beside_it_and_forgets_on_reset(state: tt.State) -> None:
