@@ -86,14 +86,8 @@ def test_sequences_stop_after_a_terminal_and_count_nothing_after_a_cut(state: tt
         np.asarray(x) for x in jax.jit(tt.sample_sequences, static_argnums=0)(config, state, hand, jax.random.key(1))
     )
     every = np.asarray(discretise(state.edges, tt.joined(config, hand.rows, state.values)))
-    expected = {  # start: own rows, whether the rest counts
-        0: ([0, 1, 2], True),
-        1: ([1, 2], True),
-        2: ([2], True),
-        3: ([3, 4], False),
-        4: ([4], False),
-        5: ([5], False),
-    }
+    own_rows = ([0, 1, 2], [1, 2], [2], [3, 4], [4], [5])
+    expected = {start: (rows, start < 3) for start, rows in enumerate(own_rows)}  # and whether the rest counts
     seen = set()
     for sequence, count in zip(tokens, counts, strict=True):
         (start,) = np.flatnonzero((every == sequence[0]).all(axis=1))
@@ -176,10 +170,8 @@ def test_the_rate_follows_the_share_of_the_data_that_was_seen(state: tt.State) -
 
 
 def test_weights_decay_and_embeddings_do_not(state: tt.State) -> None:
-    config = replace(SMALL, weight_decay=0.1, learning_rate=0.01)
-    params = state.model.params
-    step = first_step(config, 16, params, 0.0)
-    np.testing.assert_allclose(step.head, -0.01 * 0.1 * params.head, rtol=1e-4)
+    step = first_step(replace(SMALL, weight_decay=0.1, learning_rate=0.01), 16, state.model.params, 0.0)
+    np.testing.assert_allclose(step.head, -0.01 * 0.1 * state.model.params.head, rtol=1e-4)
     assert not np.any(step.token)
 
 
