@@ -1,23 +1,23 @@
 """Trajectory Transformer: offline RL as one sequence model and beam search (arXiv 2106.02039).
 
     tokens of a transition:  s (obs_dim), a (action_dim), r, V;   V_t = sum_{k >= 0} gamma^k r_{t+1+k}
-    loss(theta) = -mean over positions of weight * log P_theta(token | tokens before it)                      (Eq. 1)
+    loss(theta) = -mean over positions of weight * log P_theta(token | tokens before it)                  (section 3)
     action = first of the a_0 .. a_H that beam search finds for the highest
              sum_{i <= H} gamma^i E[r_i] + gamma^{H+1} E[V_H]                                           (Algorithm 1)
 
-Every number becomes a token by quantile bins of its dimension. Positions after a terminal hold a stop token; what a
-value token tells no one else attends to. It acts by planning, with the last transitions before it, at every step.
+Every number becomes a token by quantile bins of its dimension. Positions after a terminal hold a stop token, which
+counts 0 in the expectations. No token attends to the value tokens before it. It acts by planning at every step, with
+the last transitions in view.
 
 The settings are those of the released code, whose README says that they are not the paper's. Deviations from it:
 
-- the last edge of N bins is always the N-th, also where N does not divide the number of rows (there, bins are lost);
+- the last edge of N bins is always the N-th, also where N does not divide the number of rows (released, bins are lost);
 - a sequence that runs over a time limit, or over the end of the data, is masked from there on; released, that is so at
   1000 steps only, the mask is one position late, and shorter cut episodes count as stopped;
-- sequences start at any row, also the last of an episode; the schedule counts updates, released it counts tokens
-  without the stop tokens;
-- `lr_schedule` "published" is the released cosine, which is not stopped at its end: 20 epochs after warm-up began the
-  rate rises again, to its maximum at 39. "monotone" stays at the floor;
-- the released score and ours use the expected reward and value of the model's bins; mass on the stop token counts as 0.
+- sequences start at any row, also the last of an episode; the schedule counts updates (released: tokens that are no
+  stop tokens);
+- `lr_schedule` "published" is the released cosine, which is not stopped at its end: from 20 epochs on the rate rises
+  again, to its maximum at 39. "monotone" stays at the floor.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def sample_sequences(config: Config, state: State, data: OfflineData, key: Key) 
 def sequence_loss(
     config: Config, spec: Spec, params: Transformer, tokens: Array, counts: Array, dropout: Dropout | None
 ) -> tuple[Array, Metrics]:
-    """Weighted cross-entropy of every token but the first (Eq. 1), mean over all positions, also those that do not
+    """Weighted cross-entropy of every token but the first, mean over all positions, also those that do not
     count."""
     batch_size, length, transition_dim = tokens.shape
     flat = tokens.reshape(batch_size, -1)

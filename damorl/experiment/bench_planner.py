@@ -16,7 +16,7 @@ import numpy as np
 from damorl._version import __version__
 from damorl.errors import UserError
 from damorl.experiment.bench import PROBLEM, clock, interleave, machine, peak_memory, synthetic_data
-from damorl.experiment.config import find_algorithm
+from damorl.experiment.config import defaults, find_algorithm
 from damorl.experiment.planning import Player
 
 NUM_ROWS = 2_000  # enough to fit bins to
@@ -30,14 +30,18 @@ def run_planner_bench(
     config: Any = None,
     num_episodes: Sequence[int] = NUM_EPISODES,
 ) -> dict[str, Any]:
-    """Measure `algo` with its default settings (the released ones) or `config`, for about `seconds` for each number of
-    episodes. Progress goes to standard error unless `quiet`. UserError for an algorithm that does not plan."""
+    """Measure `algo` for about `seconds` for each number of episodes, with `config` or else its preset's settings for
+    hopper-medium: paper on an accelerator, quick on a CPU, where a plan of the paper's size takes many seconds.
+
+    Progress goes to standard error unless `quiet`. UserError for an algorithm that does not plan.
+    """
     algorithm = find_algorithm(algo)
     if algorithm.planner is None:
         raise UserError(
             f"expected an algorithm that plans, found '{algo}': leave --algo out to measure DAMO's training"
         )
-    config = algorithm.config_type() if config is None else config
+    preset = "quick" if jax.default_backend() == "cpu" else "paper"
+    config, preset = (defaults(algo, preset, "hopper-medium")[1], preset) if config is None else (config, None)
     data = synthetic_data(NUM_ROWS)
     init = jax.jit(lambda key, data: algorithm.actor(algorithm.init(key, config, PROBLEM, data)))
     actor = init(jax.random.key(0), data)
@@ -52,6 +56,7 @@ def run_planner_bench(
     medians = interleave(jobs, seconds)
     return machine() | {
         "algo": algo,
+        "preset": preset,
         "plans": [
             {"num_episodes": num, "plans_per_second": num / medians[str(num)], "compile_seconds": compiling[num]}
             for num in num_episodes
@@ -66,7 +71,7 @@ def format_planner_bench(figures: Mapping[str, Any]) -> str:
         f"{figures['device_kind']} ({figures['backend']}), {figures['usable_cpus']} CPUs, "
         f"jax {figures['versions']['jax']}, damorl {__version__}",
         "",
-        f"{figures['algo']}, plans of Hopper's size, one for each step of each episode:",
+        f"{figures['algo']}, {figures['preset'] or 'own'} settings, Hopper's size, one plan per step and episode:",
     ]
     for row in figures["plans"]:
         label = f"{row['num_episodes']} episode{'s' if row['num_episodes'] > 1 else ''} in one call"

@@ -76,7 +76,8 @@ def plans(config: Mapping[str, Any]) -> bool:
     """Whether the algorithm of a stored run config acts by planning, not by a network alone."""
     from damorl.algos import ALGORITHMS
 
-    return config["algo"] in ALGORITHMS and ALGORITHMS[config["algo"]].planner is not None
+    algorithm = ALGORITHMS.get(config.get("algo", ""))
+    return algorithm is not None and algorithm.planner is not None
 
 
 def require_network(run_dir: Path) -> None:

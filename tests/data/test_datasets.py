@@ -118,6 +118,7 @@ def test_episodes_by_hand(tmp_path: Path) -> None:
     assert dataset.transitions.terminal[5] == 1.0
     assert dataset.truncated[5]
     np.testing.assert_array_equal(dataset.episode_start, marked(8, 0, 2, 3, 6))
+    np.testing.assert_array_equal(dataset.episode, [0, 0, 1, 2, 2, 2, 3, 3])
     np.testing.assert_array_equal(dataset.initial_obs(), sound()["observations"][[0, 2, 3, 6]])
     np.testing.assert_array_equal(dataset.episode_returns(), [3, 4, 56])  # the last episode is not complete
     np.testing.assert_array_equal(dataset.episode_lengths(), [2, 1, 3])

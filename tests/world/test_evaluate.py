@@ -53,6 +53,17 @@ def test_every_episode_equals_a_plain_loop_with_its_seed(evaluator):
     assert len(set(lengths)) > 1  # else nothing was shown about episodes that end before others
 
 
+def test_rewards_are_told_step_by_step_and_are_zero_after_the_end(evaluator):
+    told: list[np.ndarray] = []
+    episodes = evaluator.run(reflex, 4, seed=30, on_reward=told.append)
+    rewards = np.array(told)
+    np.testing.assert_allclose(rewards.sum(axis=0), episodes.returns)
+    assert len(rewards) == episodes.lengths.max()
+    for column, length in zip(rewards.T, episodes.lengths, strict=True):
+        assert not column[length:].any()
+        assert column[:length].all()
+
+
 def test_simulators_that_are_used_again_give_the_same_numbers(evaluator):
     first = evaluator.run(reflex, 4, seed=30)
     evaluator.run(reflex, 2, seed=99)
