@@ -56,8 +56,14 @@ class BenchArgs:
     examples:
       damorl bench
       damorl bench --json > bench.json
+      damorl bench --algo all
+      damorl bench --algo rambo --preset quick
     """
 
+    algo: str = "damo"
+    """damo: every stage of it at full size; all: an update of every algorithm, side by side; or the name of another."""
+    preset: str = "paper"
+    """Settings of the algorithms that are measured side by side: paper, quick or smoke."""
     seconds: float = 3.0
     """Time spent on each measurement."""
     json: bool = False
@@ -68,7 +74,13 @@ def bench_verb(argv: list[str]) -> int:
     """`damorl bench`."""
     args = parse(BenchArgs, "bench", argv)
     from damorl.experiment.bench import format_bench, run_bench
+    from damorl.experiment.bench_algorithms import format_algorithms_bench, run_algorithms_bench
 
-    figures = run_bench(args.seconds, quiet=args.json)
-    print_json(figures) if args.json else print(format_bench(figures))
+    if args.algo == "damo":
+        figures = run_bench(args.seconds, quiet=args.json)
+        print_json(figures) if args.json else print(format_bench(figures))
+        return 0
+    names = () if args.algo == "all" else (args.algo,)
+    figures = run_algorithms_bench(names, args.seconds, args.json, args.preset)
+    print_json(figures) if args.json else print(format_algorithms_bench(figures))
     return 0
