@@ -19,7 +19,7 @@ USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv
   damorl data list | make NAME|--all | download NAME | info SOURCE | check SOURCE |
               export SOURCE minari ID | train-behaviour TASK
   damorl theory [--cases N] [--json]                      the paper's theorems, checked exactly on random problems
-  damorl bench [--json]
+  damorl bench [--algo all|NAME] [--json]
   damorl --version
 
 Each of them explains itself with --help. A first run:

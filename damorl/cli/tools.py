@@ -59,11 +59,15 @@ class BenchArgs:
       damorl bench
       damorl bench --algo trajectory-transformer
       damorl bench --json > bench.json
+      damorl bench --algo all
+      damorl bench --algo rambo --preset quick
     """
 
     algo: str = "damo"
-    """What is measured: damo, or an algorithm that plans."""
-
+    """damo: every stage of it at full size; all: an update of every algorithm, side by side; an algorithm that plans:
+    plans per second; or the name of another."""
+    preset: str = "paper"
+    """Settings of the algorithms that are measured side by side: paper, quick or smoke."""
     seconds: float = 3.0
     """Time spent on each measurement."""
     json: bool = False
@@ -73,10 +77,20 @@ class BenchArgs:
 def bench_verb(argv: list[str]) -> int:
     """`damorl bench`."""
     args = parse(BenchArgs, "bench", argv)
-    from damorl.experiment.bench import format_bench, run_bench
-    from damorl.experiment.bench_planner import format_planner_bench, run_planner_bench
+    from damorl.experiment.config import find_algorithm
 
-    damo = args.algo == "damo"
-    figures = run_bench(args.seconds, args.json) if damo else run_planner_bench(args.algo, args.seconds, args.json)
-    print_json(figures) if args.json else print(format_bench(figures) if damo else format_planner_bench(figures))
+    if args.algo == "damo":
+        from damorl.experiment.bench import format_bench, run_bench
+
+        figures, write = run_bench(args.seconds, quiet=args.json), format_bench
+    elif args.algo != "all" and find_algorithm(args.algo).planner is not None:
+        from damorl.experiment.bench_planner import format_planner_bench, run_planner_bench
+
+        figures, write = run_planner_bench(args.algo, args.seconds, args.json), format_planner_bench
+    else:
+        from damorl.experiment.bench_algorithms import format_algorithms_bench, run_algorithms_bench
+
+        names = () if args.algo == "all" else (args.algo,)
+        figures, write = run_algorithms_bench(names, args.seconds, args.json, args.preset), format_algorithms_bench
+    print_json(figures) if args.json else print(write(figures))
     return 0

@@ -5,7 +5,6 @@ The data is synthetic, of Hopper's shape. What is compared is measured in turns:
 
 from __future__ import annotations
 
-import os
 import statistics
 import sys
 import time
@@ -13,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib import import_module, util
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -23,23 +22,23 @@ import numpy as np
 
 from damorl._version import __version__
 from damorl.algos import damo
-from damorl.algos.base import OfflineData, Problem
+from damorl.algos.base import Algorithm, OfflineData, Problem
 from damorl.core.scaler import fit_standardiser
+from damorl.experiment.bench_clock import MIN_ROUNDS, clock, interleave, machine, matrix_job, peak_memory, product_flops
 from damorl.parts import dynamics
-from damorl.record import store
 from damorl.types import Key, Spec, Transition
 from damorl.world.tasks import hopper_ended
 
 OBS_DIM, ACTION_DIM = 11, 3  # Hopper's
 PROBLEM = Problem(Spec(OBS_DIM, ACTION_DIM), hopper_ended)
-MIN_ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Workload:
     """What is measured. The defaults are the paper's sizes."""
 
-    config: damo.Config = field(default_factory=damo.Config)
+    config: Any = field(default_factory=damo.Config)
+    """Settings of `algorithm`."""
     num_rows: int = 100_000
     """Rows of the synthetic dataset."""
     num_seeds: tuple[int, ...] = (1, 4)
@@ -51,6 +50,7 @@ class Workload:
     matrix_sizes: tuple[int, ...] = (2048, 256)
     """Sizes n of the products `[n, n] @ [n, n]`. Updates are held against the fastest."""
     eval_episodes: int = 10
+    algorithm: Algorithm = damo.ALGORITHM
 
 
 def full_workload() -> Workload:
@@ -61,18 +61,18 @@ def full_workload() -> Workload:
 class Seeds:
     """`num` seeds trained together, with the two compiled halves of an epoch, shaped as in `train.make_epoch`."""
 
-    def __init__(self, workload: Workload, data: OfflineData, start: damo.State, num: int) -> None:
+    def __init__(self, workload: Workload, data: OfflineData, start: Any, num: int) -> None:
         """All seeds begin in the state `start`; their keys differ."""
-        config, self.num, self.data = workload.config, num, data
+        algorithm, config, self.num, self.data = workload.algorithm, workload.config, num, data
         self.keys, self.calls = jax.random.split(jax.random.key(num), num), 0
         self.state = jax.tree.map(lambda leaf: jnp.stack([leaf] * num), start)
 
-        def updates(state: damo.State, data: OfflineData, key: Key) -> Any:
+        def updates(state: Any, data: OfflineData, key: Key) -> Any:
             keys = jax.random.split(key, workload.updates)
-            return jax.lax.scan(lambda s, k: damo.update(config, s, data, k), state, keys)
+            return jax.lax.scan(lambda s, k: algorithm.update(config, s, data, k), state, keys)
 
         began = time.perf_counter()
-        self.refresh = self.compile(partial(damo.refresh, config, PROBLEM))
+        self.refresh = self.compile(partial(algorithm.refresh, config, PROBLEM))
         self.updates = self.compile(updates)
         self.compile_seconds = time.perf_counter() - began
         self.run(self.refresh)  # updates sample from the model buffer
@@ -112,21 +112,26 @@ def synthetic_data(num_rows: int, seed: int = 0) -> OfflineData:
     return OfflineData(rows, rows.obs[:100], jnp.arange(num_rows) // 1000)
 
 
-def fresh_state(config: damo.Config, data: OfflineData) -> damo.State:
-    """One seed's state. Its model is not fitted, but has the data's units, so that rollouts live as in training."""
-    state = jax.jit(lambda key: damo.init(key, config, PROBLEM, data))(jax.random.key(0))
+def fresh_state(config: Any, data: OfflineData, algorithm: Algorithm = damo.ALGORITHM) -> Any:
+    """One seed's state. A model is not fitted, but has the data's units, so that rollouts live as in training."""
+    state = jax.jit(lambda key: algorithm.init(key, config, PROBLEM, data))(jax.random.key(0))
+    model = getattr(state, "model", None)
+    if not isinstance(model, dynamics.Dynamics):
+        return state
     inputs, targets = (fit_standardiser(array) for array in dynamics.model_arrays(data.rows))
-    return state._replace(model=state.model._replace(inputs=inputs, targets=targets))
+    return state._replace(model=model._replace(inputs=inputs, targets=targets))
 
 
-def update_flops(config: damo.Config, data: OfflineData) -> float:
+def update_flops(config: Any, data: OfflineData, algorithm: Algorithm = damo.ALGORITHM) -> float:
     """Floating-point operations of one update of one seed: XLA's count, or 6 per weight and row where it has none."""
-    state = jax.eval_shape(partial(fresh_state, config, data))
+    state = jax.eval_shape(partial(fresh_state, config, data, algorithm))
+    update = partial(algorithm.update, config)
     try:
-        analysis: Any = jax.jit(partial(damo.update, config)).lower(state, data, jax.random.key(0)).cost_analysis()
-        return float(analysis["flops"])
+        analysis: Any = jax.jit(update).lower(state, data, jax.random.key(0)).cost_analysis()
+        counted = float(analysis["flops"])
     except Exception:  # each backend has its own way of not knowing
-        return analytic_flops(config)
+        counted = analytic_flops(config) if algorithm is damo.ALGORITHM else 0.0
+    return max(counted, product_flops(update, state, data, jax.random.key(0)))  # XLA counts a loop's body once
 
 
 def analytic_flops(config: damo.Config) -> float:
@@ -140,34 +145,6 @@ def analytic_flops(config: damo.Config) -> float:
     actor = weights(OBS_DIM, *config.hidden, 2 * ACTION_DIM) * 6 * (rows + initial)
     critic = weights(OBS_DIM + ACTION_DIM, *config.hidden, 1) * 2 * (6 * (rows + initial) + 4 * rows)
     return float((classifier if config.data_alignment else 0) + actor + critic)
-
-
-def matrix_job(size: int, seconds: float) -> tuple[Callable[[], None], float]:
-    """A chain of products `[size, size] @ [size, size]` lasting about `seconds`, and its number of operations."""
-    matrix = jnp.asarray(np.random.default_rng(0).standard_normal((size, size)) / size**0.5, jnp.float32)
-    chain = jax.jit(lambda x, count: jax.lax.fori_loop(0, count, lambda _, y: y @ matrix, x), static_argnums=1)
-    run = lambda count: jax.block_until_ready(chain(matrix, count))
-    run(1)
-    count = max(1, int(seconds / clock(partial(run, 1))))
-    run(count)
-    return partial(run, count), 2.0 * size**3 * count
-
-
-def clock(job: Callable[[], Any]) -> float:
-    """Seconds of one call."""
-    began = time.perf_counter()
-    job()
-    return time.perf_counter() - began
-
-
-def interleave(jobs: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
-    """Run the jobs in turns, round after round, for `seconds` each on average; each one's median seconds per call."""
-    times: dict[str, list[float]] = {name: [] for name in jobs}
-    end = time.perf_counter() + seconds * len(jobs)
-    while time.perf_counter() < end or len(next(iter(times.values()))) < MIN_ROUNDS:
-        for name, job in jobs.items():
-            times[name].append(clock(job))
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def fit_rate(workload: Workload, data: OfflineData, seconds: float) -> float:
@@ -202,25 +179,6 @@ def evaluation_rate(episodes: int) -> float | None:
     seconds = clock(play)
     evaluator.close()
     return steps / seconds
-
-
-def peak_memory() -> dict[str, int | None]:
-    """The most this process has held so far, in bytes: in main memory, and on the device where it is another."""
-    host, stats = None, jax.devices()[0].memory_stats() or {}
-    if util.find_spec("resource"):  # not on Windows
-        resource: Any = import_module("resource")
-        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"host": host, "device": stats.get("peak_bytes_in_use")}
-
-
-def machine() -> dict[str, Any]:
-    """What the figures belong to."""
-    device = jax.devices()[0]
-    origin = store.provenance((), "", device.device_kind)
-    kept = ("started", "git", "versions", "python", "platform", "cpu_count", "device_kind")
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    figures = {key: origin[key] for key in kept} | {"backend": device.platform, "usable_cpus": usable}
-    return figures | {"versions": origin["versions"] | {"damorl": __version__}}
 
 
 def run_bench(seconds: float = 3.0, quiet: bool = False, workload: Workload | None = None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from damorl.algos import damo
-from damorl.experiment import bench
+from damorl.experiment import bench, bench_clock
 from damorl.parts import classifier
 from damorl.parts.dynamics import DynamicsConfig, predict
 from damorl.record.store import plain
@@ -119,7 +119,7 @@ def test_without_data_alignment_there_is_no_classifier_to_count() -> None:
 
 def test_jobs_take_turns_and_medians_ignore_one_slow_call(monkeypatch: pytest.MonkeyPatch) -> None:
     now, order = [0.0], []
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(bench_clock.time, "perf_counter", lambda: now[0])
 
     def job(name: str, seconds: list[float]) -> Any:
         def run() -> None:
@@ -128,13 +128,13 @@ def test_jobs_take_turns_and_medians_ignore_one_slow_call(monkeypatch: pytest.Mo
 
         return run
 
-    medians = bench.interleave({"a": job("a", [1.0, 50.0, 1.0]), "b": job("b", [2.0, 2.0, 2.0])}, 0.1)
+    medians = bench_clock.interleave({"a": job("a", [1.0, 50.0, 1.0]), "b": job("b", [2.0, 2.0, 2.0])}, 0.1)
     assert "".join(order) == "ababab"
     assert medians == {"a": 1.0, "b": 2.0}
 
 
 def test_the_matrix_job_counts_the_products_it_makes() -> None:
-    run, flops = bench.matrix_job(8, 0.0)
+    run, flops = bench_clock.matrix_job(8, 0.0)
     assert flops == 2 * 8**3
     run()
 
