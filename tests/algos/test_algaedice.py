@@ -120,6 +120,7 @@ def test_orthogonal_penalty_by_hand(state):
     assert float(orthogonal_penalty((layer._replace(kernel=jnp.eye(3) * 5.0),))) == 0.0
 
 
+@pytest.mark.slow
 def test_critic_steps_to_one_of_the_rest(state, data):
     """Adam counts: the critics' is `critic_steps`, the actor's 1; the target moves once, by tau."""
     config = replace(CONFIG, critic_steps=3, tau=0.25, batch_size=4)
