@@ -32,8 +32,8 @@ class DualSetting(NamedTuple):
 
 def setting(problem: Problem, generator: Generator) -> DualSetting:
     """Solve what several claims need."""
-    solved = [duals.optidice(problem, generator, sampled) for sampled in (False, True)]
-    return DualSetting(problem, generator, *solved, duals.odice(problem, generator))
+    expected, sampled = (duals.optidice(problem, generator, sampled) for sampled in (False, True))
+    return DualSetting(problem, generator, expected, sampled, duals.odice(problem, generator))
 
 
 def optidice_duality(at: DualSetting) -> Sides:

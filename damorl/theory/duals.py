@@ -177,7 +177,7 @@ def _value_program(problem: Problem, data: Array, entry: Array, weight: float, s
     return Program(entry, np.sum(data, axis=-1).ravel(), flow.reshape(-1, len(entry)), gain.ravel(), weight)
 
 
-def _solve(program: Program, generator: Generator, start: Array, gamma: float) -> tuple[Array, float, Array]:
+def _solve(program: Program, generator: Generator, start: Array, gamma: float) -> tuple[Array, Array, Array]:
     """Minimiser, minimum, and the ratio of every cell. A shift of x by c moves every y by -(1 - gamma) c."""
     cap = program.weight * float(generator.f_prime(np.array(RATIO_CAP)))
     live = program.mass > 0.0
@@ -194,7 +194,7 @@ def _solve(program: Program, generator: Generator, start: Array, gamma: float) -
         x = start + search(moved, generator)
     y = program.y(x)
     value = program.entry @ x + program.weight * program.mass[live] @ generator.f_star(y[live])
-    return x, float(value), np.where(live, generator.f_star_prime(np.where(live, y, 0.0)), 0.0)
+    return x, np.asarray(value), np.where(live, generator.f_star_prime(np.where(live, y, 0.0)), 0.0)
 
 
 def _values(problem: Problem, weight: float, generator: Generator) -> Array:

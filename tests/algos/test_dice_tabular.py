@@ -236,7 +236,7 @@ class Tables(NamedTuple):
         return algaedice.actor_objective(self.config, *self.sides(q, law))
 
 
-@DIVERGENCES
+@pytest.mark.parametrize("name", ["soft_chi_square", pytest.param("chi_square", marks=pytest.mark.slow)])
 def test_algaedice_saddle(name):
     """Min over Q for a policy, and at OptiDICE's policy: the exact value, and a policy gradient that is 0."""
     weight, generator = 0.4, GENERATORS[name]

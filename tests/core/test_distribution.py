@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from damorl.core.distribution import TanhGaussian, gaussian_log_prob, tanh_log_det
+from damorl.core.distribution import TanhGaussian, TanhMixture, gaussian_log_prob, inverse_tanh, tanh_log_det
 
 PARAMETERS = [(0.0, 0.0), (1.0, -1.0), (-0.7, 0.5), (0.0, -3.0)]
 
@@ -92,3 +92,16 @@ def test_tanh_log_det_keeps_its_digits_far_out(pre_tanh):
     value, slope = jax.value_and_grad(lambda u: tanh_log_det(u[None]))(jnp.float32(pre_tanh))
     assert float(value) == pytest.approx(2.0 * math.log(2.0) - 100.0, rel=1e-6)  # log(4 exp(-2|u|))
     assert float(slope) == pytest.approx(-math.copysign(2.0, pre_tanh))
+
+
+def test_mixture_is_the_weighted_sum_of_its_parts():
+    pre_tanh = jnp.array([0.3, -0.8])
+    mean, log_std = jnp.array([[0.0, 1.0], [-1.0, 0.5]]), jnp.array([[0.1, -0.5], [0.3, 0.0]])
+    logits = jnp.log(jnp.array([3.0, 1.0])) + 5.0
+    parts = [float(jnp.exp(TanhGaussian(mean[i], log_std[i]).log_prob_pre_tanh(pre_tanh))) for i in range(2)]
+    found = TanhMixture(logits, mean, log_std).log_prob_pre_tanh(pre_tanh)
+    assert float(found) == pytest.approx(math.log(0.75 * parts[0] + 0.25 * parts[1]), abs=1e-5)
+
+
+def test_inverse_tanh_stays_finite_at_the_bounds():
+    np.testing.assert_allclose(jnp.tanh(inverse_tanh(jnp.array([-1.0, -0.3, 1.0]))), [-0.9999, -0.3, 0.9999], atol=1e-6)

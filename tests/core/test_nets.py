@@ -7,7 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from damorl.core.nets import MLP, Dense, apply_ensemble, apply_mlp, init_ensemble, num_parameters
+from damorl.core.nets import (
+    MLP,
+    Dense,
+    LayerNorm,
+    NormedMLP,
+    apply_ensemble,
+    apply_mlp,
+    apply_normed_mlp,
+    init_ensemble,
+    init_normed_mlp,
+    num_parameters,
+)
 
 SIZES, MEMBERS = (3, 64, 2), 4
 
@@ -59,3 +70,16 @@ def test_every_member_starts_elsewhere_and_uniformly_within_the_torch_bounds(ens
 
 def test_num_parameters_counts_every_scalar(ensemble):
     assert num_parameters(ensemble) == MEMBERS * ((3 * 64 + 64) + (64 * 2 + 2))
+
+
+def test_layer_normalisation_by_hand():
+    """Hidden (1, 3) is (-1, 1) once normalised; scale and shift act before the activation."""
+    layers = (Dense(jnp.array([[1.0, 3.0]]), jnp.zeros(2)), Dense(jnp.array([[1.0], [10.0]]), jnp.array([0.5])))
+    params = NormedMLP(layers, (LayerNorm(jnp.array([2.0, 3.0]), jnp.array([4.0, -1.0])),))
+    np.testing.assert_allclose(apply_normed_mlp(params, jnp.array([[1.0], [7.0]])), [[2.0 + 20.0 + 0.5]] * 2, rtol=1e-4)
+
+
+def test_fresh_normalisations_change_neither_mean_nor_scale():
+    params = init_normed_mlp(jax.random.key(0), (3, 5, 4, 1))
+    assert [norm.scale.tolist() for norm in params.norms] == [[1.0] * 5, [1.0] * 4]
+    assert [norm.shift.tolist() for norm in params.norms] == [[0.0] * 5, [0.0] * 4]
