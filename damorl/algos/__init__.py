@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from damorl.algos import bc, damo
+from damorl.algos import bc, damo, mopo, sac
 from damorl.algos.base import Algorithm
 
-ALGORITHMS: dict[str, Algorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in (damo, bc)}
+ALGORITHMS: dict[str, Algorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in (damo, bc, sac, mopo)}

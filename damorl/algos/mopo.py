@@ -1,0 +1,109 @@
+"""MOPO: Model-based Offline Policy Optimization (arXiv 2005.13239).
+
+    r~(s, a) = r^(s, a) - penalty_coefficient * u(s, a)                                       (the paper's lambda and u)
+    max_std:       u = max_m ||sigma_m(s, a)||_2 over all members m; outputs: next state and reward
+    disagreement:  u = max_m ||mu_m(s, a) - mean_m mu_m(s, a)||_2 over the next state's outputs
+    ensemble_std:  u = sqrt(mean_k Var_m mu_{m,k}(s, a)) over the next state's outputs k
+
+Then soft actor-critic on 5 % offline rows and 95 % short rollouts whose rewards are r~. Offline rewards are untouched.
+u is in the data's own units of state and reward, so a coefficient does not carry over to scaled data.
+
+Deviations. From the paper: its u is the largest Frobenius norm of a member's covariance; the released code, like
+this one, takes the norm of standard deviations, reward included, and the maximum over all seven members, not over the
+elites. From the released TensorFlow code: the agent is OfflineRL-Kit's (actor rate 1e-4 with a cosine instead of 3e-4,
+target entropy -action_dim instead of -3 everywhere, temperature at most 1), and tuned values are that kit's for D4RL
+v2. From that kit: the dynamics' own (targets standardised for the fit, see `parts/dynamics.py`), rollouts end where a
+task's rule says, with the whole rule for Hopper, and `actor_averaging`, which is off in the `paper` preset.
+Bugs not copied: next states that are the next episode's start (D4RL's loader), rollouts that go on after their end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from damorl.algos.base import Algorithm, OfflineData, Problem
+from damorl.core import buffer as ring
+from damorl.parts import dynamics, model_data, sac
+from damorl.parts.model_data import ModelSettings
+from damorl.parts.sac import SACSettings
+from damorl.types import Array, Key, Metrics, OnProgress, Transition
+
+Penalty = Literal["max_std", "disagreement", "ensemble_std"]
+
+
+@dataclass(frozen=True)
+class Config(ModelSettings, SACSettings):
+    """Settings of MOPO: the agent's, the model's, and the penalty."""
+
+    penalty_coefficient: float = 2.5
+    """Weight of the penalty, the paper's lambda (OfflineRL-Kit's default; tuned per dataset). 0 gives `sac`."""
+    penalty: Penalty = "max_std"
+    """The uncertainty u: largest predicted deviation of any member (released codes), or one of two disagreements."""
+
+
+class State(NamedTuple):
+    """Everything that changes, and the fitted model."""
+
+    agent: sac.SACState
+    model: dynamics.Dynamics
+    """All members, best first: the elites make the rollouts, everyone is asked for the penalty."""
+    buffer: ring.RingBuffer
+
+
+def uncertainty(model: dynamics.Dynamics, obs: Array, action: Array, kind: Penalty) -> Array:
+    """u(s, a) of the module's first lines, `[B, obs_dim], [B, action_dim] -> [B]`."""
+    prediction = dynamics.predict_all(model, obs, action)
+    if kind == "max_std":
+        return jnp.max(jnp.linalg.norm(prediction.std, axis=-1), axis=0)
+    next_obs = prediction.mean[..., :-1]
+    if kind == "disagreement":
+        apart = jnp.linalg.norm(next_obs - jnp.mean(next_obs, axis=0), axis=-1)
+        return jnp.max(apart, axis=0)
+    return jnp.sqrt(jnp.mean(jnp.var(next_obs, axis=0), axis=-1))
+
+
+def penalise(config: Config, model: dynamics.Dynamics, rows: Transition) -> Transition:
+    """Rows of the model with r~ for their reward."""
+    cost = config.penalty_coefficient * uncertainty(model, rows.obs, rows.action, config.penalty)
+    return rows._replace(reward=rows.reward - cost)
+
+
+def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
+    """Fresh networks, an unfitted model and an empty model buffer."""
+    model_key, agent_key = jax.random.split(key)
+    return State(
+        sac.init(agent_key, config, problem.spec),
+        dynamics.init_members(model_key, config.dynamics, *problem.spec),
+        model_data.init_buffer(config, *problem.spec),
+    )
+
+
+def prepare(
+    key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
+) -> State:
+    """Fit the dynamics model and keep every member."""
+    model = model_data.fit_model(key, config.dynamics, data.rows, on_progress, fit=dynamics.fit_members)
+    return state._replace(model=model)
+
+
+def refresh(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+    """Branched rollouts of the policy in the elites, with penalised rewards, into the buffer."""
+    elites = dynamics.first_members(state.model, config.dynamics.num_elites)
+    actor, revise = state.agent.actor.params, lambda rows: penalise(config, state.model, rows)
+    rows, keep, metrics = model_data.imagine(config, elites, actor, problem.termination, data.rows, key, revise)
+    return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics
+
+
+def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+    """One gradient step of critic, actor and temperature on a mixed batch."""
+    batch_key, agent_key = jax.random.split(key)
+    batch = model_data.mixed_batch(data.rows, state.buffer, batch_key, config.batch_size, config.real_ratio)
+    agent, metrics = sac.update(config, state.agent, batch, agent_key)
+    return state._replace(agent=agent), metrics
+
+
+ALGORITHM = Algorithm("mopo", Config, init, prepare, refresh, update, lambda state: state.agent.average_actor)
