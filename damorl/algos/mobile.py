@@ -18,8 +18,8 @@ offline rows, where it is set to 0 anyway; the dynamics' own (see `parts/dynamic
 whole rule, and `actor_averaging`, which is off in the `paper` preset. The two codes differ: the kit stops every
 dynamics fit at 30 epochs, mobile only walker2d-medium's; the kit's coefficient for halfcheetah-medium-expert is 2.0
 with 5 % offline rows, mobile's 1.0 with half; the kit learns the temperature on hopper-medium-replay, mobile fixes it
-at 0.2. Where they differ, the presets have mobile's. Not taken over: options that cannot be switched off (`type=bool` reads the
-text "False" as true), a normalised deviation with the reference score subtracted, max-Q backups (off in both).
+at 0.2. Where they differ, the presets have mobile's. Not taken over: options that cannot be switched off (`type=bool`
+reads the text "False" as true), a normalised deviation with the reference score subtracted, max-Q backups (off there).
 """
 
 from __future__ import annotations
