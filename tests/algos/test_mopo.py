@@ -1,0 +1,181 @@
+"""MOPO's penalty by hand, whom it touches, and that without it there is only `sac`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from damorl.algos import mopo, sac
+from damorl.algos.base import OfflineData, Problem
+from damorl.core.nets import Dense
+from damorl.core.scaler import Standardiser
+from damorl.parts.actor import policy
+from damorl.parts.dynamics import Dynamics, DynamicsConfig, DynamicsParams
+from damorl.types import Spec, Transition
+
+TINY = {
+    "hidden": (8,),
+    "batch_size": 16,
+    "rollout_starts": 10,
+    "rollout_length": 2,
+    "dynamics": DynamicsConfig(num_members=3, num_elites=2, hidden=(8,), max_batches=20, epoch_batches=10),
+}
+CONFIG = mopo.Config(**TINY)
+PROBLEM = Problem(Spec(3, 2), lambda obs, action, next_obs: next_obs[:, 0] > 2.0)
+
+
+def fake_members(means: list[list[float]], stds: list[list[float]], scale: float = 1.0) -> Dynamics:
+    """Members without weights, obs_dim 2: member m moves by `means[m][:2]`, is paid `means[m][2]`, deviates by
+    `stds[m]`, all in standardised units, which are `scale` of the data's."""
+    bias = np.concatenate([means, 2.0 * np.log(stds)], axis=1).astype(np.float32)
+    layer = Dense(jnp.zeros((len(means), 3, 6)), jnp.asarray(bias))
+    params = DynamicsParams((layer,), jnp.full(3, 50.0), jnp.full(3, -50.0))
+    return Dynamics(params, Standardiser(jnp.zeros(3), jnp.ones(3)), Standardiser(jnp.zeros(3), jnp.full(3, scale)))
+
+
+MEANS, STDS = [[0.0, 0.0, 7.0], [6.0, 8.0, -7.0]], [[3.0, 4.0, 12.0], [1.0, 1.0, 1.0]]
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("max_std", 13.0), ("disagreement", 5.0), ("ensemble_std", 12.5**0.5)])
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_penalty_by_hand(kind, expected, scale):
+    """max_std: |(3, 4, 12)| = 13, the reward's deviation included. Means (0, 0) and (6, 8) lie 5 from their middle and
+    have variances 9 and 16. All in the data's units."""
+    obs, action = jnp.array([[1.0, 2.0], [-3.0, 0.5]]), jnp.zeros((2, 1))
+    found = mopo.uncertainty(fake_members(MEANS, STDS, scale), obs, action, kind)
+    np.testing.assert_allclose(found, [scale * expected] * 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "means", "stds"),
+    [
+        ("max_std", MEANS, [STDS[0], [1.0, 1.0, 14.0]]),
+        ("disagreement", [MEANS[0], [6.0, 9.0, 0.0]], STDS),
+        ("ensemble_std", [MEANS[0], [7.0, 8.0, 0.0]], STDS),
+    ],
+)
+def test_penalty_grows_with_what_it_measures(kind, means, stds):
+    ask = lambda *model: float(mopo.uncertainty(fake_members(*model), jnp.zeros((1, 2)), jnp.zeros((1, 1)), kind)[0])
+    assert ask(means, stds) > ask(MEANS, STDS) + 0.1
+
+
+@pytest.fixture(scope="module")
+def data() -> OfflineData:
+    """A state that moves by its action, rewards that say who they are, and no episode that ends."""
+    rng = np.random.default_rng(0)
+    obs, action = rng.normal(size=(200, 3)), rng.uniform(-1.0, 1.0, (200, 2))
+    next_obs = obs + 0.1 * np.pad(action, ((0, 0), (0, 1))) + 0.02 * rng.normal(size=(200, 3))
+    columns = (obs, action, rng.normal(size=200), next_obs, np.zeros(200))
+    rows = Transition(*(jnp.asarray(column, jnp.float32) for column in columns))
+    return OfflineData(rows, rows.obs[:5])
+
+
+def start(module, config, data):
+    state = jax.jit(lambda key: module.init(key, config, PROBLEM, data))(jax.random.key(0))
+    return module.prepare(jax.random.key(1), config, PROBLEM, state, data, lambda *_: None)
+
+
+def refreshed(module, config, state, data):
+    return jax.jit(lambda s, k: module.refresh(config, PROBLEM, s, data, k))(state, jax.random.key(2))
+
+
+@pytest.fixture(scope="module")
+def state(data) -> mopo.State:
+    return start(mopo, CONFIG, data)
+
+
+@pytest.fixture(scope="module")
+def free(state, data):
+    return refreshed(mopo, replace(CONFIG, penalty_coefficient=0.0), state, data)
+
+
+def test_synthetic_rewards_lose_the_penalty_and_nothing_else_changes(state, data, free):
+    costly, metrics = refreshed(mopo, replace(CONFIG, penalty_coefficient=3.0), state, data)
+    assert int(costly.buffer.size) == int(free[0].buffer.size) == 20
+    rows, plain = (jax.tree.map(lambda leaf: leaf[:20], s.buffer.rows) for s in (costly, free[0]))
+    for name in ("obs", "action", "next_obs", "terminal"):
+        np.testing.assert_array_equal(getattr(rows, name), getattr(plain, name))
+    cost = 3.0 * mopo.uncertainty(state.model, rows.obs, rows.action, "max_std")
+    assert float(cost.min()) > 0.0
+    np.testing.assert_allclose(plain.reward - rows.reward, cost, rtol=1e-3, atol=1e-5)
+    assert float(metrics["rollout/penalty_mean"]) == pytest.approx(float(cost.mean()), rel=1e-3)
+    assert float(free[1]["rollout/penalty_mean"]) == 0.0
+
+
+def test_all_members_are_asked_and_only_elites_play(state, data, free):
+    """Ruin the last member, which is no elite: the rollouts stay, the penalty does not."""
+    *hidden, last = state.model.params.layers
+    loud = last._replace(bias=last.bias.at[2, 4:].add(20.0))
+    params = state.model.params._replace(layers=(*hidden, loud), log_var_max=jnp.full(4, 5.0))
+    quiet = state._replace(model=state.model._replace(params=state.model.params._replace(log_var_max=jnp.full(4, 5.0))))
+    ruined = state._replace(model=state.model._replace(params=params))
+    (calm, calm_metrics), (wild, wild_metrics) = (refreshed(mopo, CONFIG, s, data) for s in (quiet, ruined))
+    np.testing.assert_array_equal(calm.buffer.rows.next_obs, wild.buffer.rows.next_obs)
+    assert float(wild_metrics["rollout/penalty_mean"]) > 2.0 * float(calm_metrics["rollout/penalty_mean"])
+
+
+def test_real_rewards_are_untouched(data, state):
+    """A batch of offline rows only does not see the buffer's penalty, whatever it is."""
+    config = replace(CONFIG, real_ratio=1.0)
+    poor = state._replace(buffer=state.buffer._replace(size=jnp.int32(1)))
+    run = jax.jit(
+        lambda s, c: mopo.update(config, s._replace(buffer=s.buffer._replace(rows=c)), data, jax.random.key(3))
+    )
+    rich, ruined = (run(poor, poor.buffer.rows._replace(reward=poor.buffer.rows.reward + r)) for r in (0.0, -1e9))
+    assert float(rich[1]["critic/loss"]) == float(ruined[1]["critic/loss"]) < 1e3
+
+
+def test_without_a_coefficient_it_is_sac_bit_for_bit(data, free):
+    settings = sac.Config(**TINY)
+    plain, _ = refreshed(sac, settings, start(sac, settings, data), data)
+    np.testing.assert_array_equal(plain.buffer.rows.reward, free[0].buffer.rows.reward)
+    run = lambda module, config, s: jax.jit(lambda s, k: module.update(config, s, data, k))(s, jax.random.key(4))[0]
+    ours = run(mopo, replace(CONFIG, penalty_coefficient=0.0), free[0])
+    theirs = run(sac, settings, plain)
+    for one, other in zip(jax.tree.leaves(ours.agent), jax.tree.leaves(theirs.agent), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [sac, mopo])
+def test_it_beats_the_behaviour_on_a_toy(module):
+    """Uniform behaviour in a world where a state moves by its action and costs its square; cloning it plays about 0
+    and stays where it is, a policy that learned goes to the middle."""
+    rng = np.random.default_rng(0)
+    obs, action = rng.uniform(-1.0, 1.0, (3000, 1)), rng.uniform(-1.0, 1.0, (3000, 1))
+    next_obs = np.clip(obs + 0.3 * action + 0.01 * rng.normal(size=(3000, 1)), -1.5, 1.5)
+    columns = (obs, action, -np.square(next_obs[:, 0]), next_obs, np.zeros(3000))
+    rows = Transition(*(jnp.asarray(column, jnp.float32) for column in columns))
+    dynamics = DynamicsConfig(num_members=3, num_elites=2, hidden=(32, 32), max_batches=1000, epoch_batches=250)
+    config = module.Config(
+        hidden=(32,),
+        batch_size=64,
+        rollout_starts=100,
+        rollout_length=2,
+        dynamics=dynamics,
+        gamma=0.9,
+        actor_lr=3e-3,
+        critic_lr=3e-3,
+        initial_temperature=0.05,
+    )
+    problem, data = (
+        Problem(Spec(1, 1), lambda obs, action, next_obs: next_obs[:, 0] > jnp.inf),
+        OfflineData(rows, rows.obs),
+    )
+    state = module.prepare(
+        jax.random.key(1), config, problem, module.init(jax.random.key(0), config, problem, data), data, lambda *_: None
+    )
+
+    def epoch(state, key):
+        state, _ = module.refresh(config, problem, state, data, key)
+        return jax.lax.scan(lambda s, k: module.update(config, s, data, k), state, jax.random.split(key, 100))
+
+    state, _ = jax.jit(lambda s: jax.lax.scan(epoch, s, jax.random.split(jax.random.key(2), 20)))(state)
+    place = jnp.linspace(-1.0, 1.0, 21)[:, None]
+    for _ in range(8):
+        place = place + 0.3 * policy(module.ALGORITHM.actor(state), place).mode()
+    assert float(jnp.abs(place).mean()) < 0.15  # behaviour cloning: about 0.52, where they began
