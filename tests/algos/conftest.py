@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from damorl.algos import damo, morel, sac
+from damorl.algos import damo, sac
 from damorl.algos.base import Algorithm, OfflineData, Problem
 from damorl.core.nets import Dense
 from damorl.core.scaler import Standardiser
-from damorl.parts.actor import policy
-from damorl.parts.dynamics import Dynamics, DynamicsConfig, DynamicsParams, fit
+from damorl.parts.dynamics import Dynamics, DynamicsConfig, DynamicsParams
 from damorl.types import Spec, Transition
 
 BATCH, INITIAL, OBS_DIM, ACTION_DIM = 8, 6, 3, 2
@@ -100,7 +99,7 @@ def state(data: OfflineData, problem: Problem) -> damo.State:
     )
 
 
-# --- algorithms on SAC's step: a state in numbers, and a small task to learn -----------------------------------------
+# --- algorithms on SAC's step: a state in numbers, and models by hand -----------------------------------------------
 
 
 def sac_settings(**changes: Any) -> dict[str, Any]:
@@ -124,18 +123,14 @@ def sac_state(algorithm: Algorithm, config: Any, problem: Problem, data: Offline
             target_critic=filled(agent.target_critic, 4),
             temperature=agent.temperature._replace(params=jnp.float32(-1.0)),
         ),
-        model=model._replace(
-            params=filled(model.params, 5), inputs=unit(model.inputs), targets=unit(model.targets)
-        ),
+        model=model._replace(params=filled(model.params, 5), inputs=unit(model.inputs), targets=unit(model.targets)),
         buffer=blank.buffer._replace(rows=rows(50, capacity), size=jnp.int32(capacity)),
     )
 
 
 def assert_bits(found: Any, expected: Any) -> None:
     """Every leaf is the same, bit for bit."""
-    for (path, leaf), other in zip(
-        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
-    ):
+    for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True):
         assert np.asarray(leaf).tobytes() == np.asarray(other).tobytes(), jax.tree_util.keystr(path)
 
 
@@ -156,68 +151,3 @@ def moving_elites(moves: list[list[float]], log_std: float = -400.0) -> Dynamics
     unit = lambda dim: Standardiser(jnp.zeros(dim), jnp.ones(dim))
     params = DynamicsParams((Dense(kernel, bias),), bounds, -bounds)
     return Dynamics(params, unit(OBS_DIM + ACTION_DIM), unit(OBS_DIM + 1))
-
-
-STEP = 0.3  # how far the action moves the point
-
-
-class Task(NamedTuple):
-    """A point on a line that should be brought to 0; its data are uniform actions, so cloning them goes nowhere."""
-
-    data: OfflineData
-    problem: Problem
-    model: Dynamics
-    """Two elites fitted to the data."""
-
-    def score(self, actor: Any) -> float:
-        """Mean reward of the deterministic policy over 15 steps from everywhere; at most 1, and 0.25 for staying."""
-        obs, total = np.linspace(-1.5, 1.5, 31, dtype=np.float32)[:, None], 0.0
-        for _ in range(15):
-            obs = obs + STEP * np.asarray(policy(actor, jnp.asarray(obs)).mode())
-            total += float(np.mean(1.0 - obs**2))
-        return total / 15
-
-
-TASK_SETTINGS: dict[str, Any] = {
-    "batch_size": 64,
-    "hidden": (16, 16),
-    "actor_lr": 5e-3,
-    "critic_lr": 5e-3,
-    "initial_temperature": 0.05,
-    "gamma": 0.9,
-    "tau": 0.02,
-    "rollout_starts": 100,
-    "rollout_length": 2,
-    "dynamics": DynamicsConfig(num_members=2, num_elites=2, hidden=(16,), max_batches=300, epoch_batches=150),
-}
-
-
-@pytest.fixture(scope="session")
-def task() -> Task:
-    rng = np.random.default_rng(0)
-    obs, action = (rng.uniform(-bound, bound, (1000, 1)).astype(np.float32) for bound in (2.0, 1.0))
-    next_obs = obs + STEP * action
-    columns = (obs, action, 1.0 - next_obs[:, 0] ** 2, next_obs, np.zeros(1000, np.float32))
-    transitions = Transition(*map(jnp.asarray, columns))
-    model, _ = fit(jax.random.key(0), TASK_SETTINGS["dynamics"], transitions)
-    never = lambda obs, action, next_obs: obs[:, 0] > jnp.inf
-    return Task(OfflineData(transitions, transitions.obs[:10]), Problem(Spec(1, 1), never), model)
-
-
-def learn(algorithm: Algorithm, config: Any, task: Task, blocks: int = 10, block: int = 40) -> Any:
-    """The state after `blocks` of rollouts and updates; preparation is the test's own."""
-
-    @jax.jit
-    def run(state: Any, key: jax.Array) -> Any:
-        def one(state: Any, key: jax.Array) -> tuple[Any, None]:
-            refresh_key, update_key = jax.random.split(key)
-            state, _ = algorithm.refresh(config, task.problem, state, task.data, refresh_key)
-            step = lambda s, k: (algorithm.update(config, s, task.data, k)[0], None)
-            return jax.lax.scan(step, state, jax.random.split(update_key, block))
-
-        return jax.lax.scan(one, state, jax.random.split(key, blocks))[0]
-
-    state = algorithm.init(jax.random.key(1), config, task.problem, task.data)._replace(model=task.model)
-    if "threshold" in state._fields:
-        state = state._replace(threshold=morel.fit_threshold(config, task.model, task.data.rows))
-    return run(state, jax.random.key(2))
