@@ -147,9 +147,13 @@ def test_the_penalty_lowers_the_targets_of_synthetic_rows_and_of_nothing_else(st
     state = valued(state, [1.0, 0, 0], [1.0, 0, 0], moves=[[2.0, 0, 0], [-2.0, 0, 0]])
     batch = jax.tree.map(lambda leaf: leaf[:BATCH], data.rows)
     config = replace(CONFIG, target_floor=False)
-    cost = mobile.penalty(config, state, batch, KEY)
-    lower = mobile.penalised_target(config, state, batch, cost, KEY)
-    plain = mobile.penalised_target(config, state, batch, jnp.zeros(BATCH), KEY)
+
+    @jax.jit
+    def targets(state: mobile.State, batch: Transition) -> tuple[jax.Array, ...]:
+        costs = mobile.penalty(config, state, batch, KEY), jnp.zeros(BATCH)
+        return tuple(mobile.penalised_target(config, state, batch, cost, KEY) for cost in costs)
+
+    lower, plain = targets(state, batch)
     np.testing.assert_allclose(plain - lower, 2.0 * np.array([0.0] * 2 + [4.0 / 2**0.5] * 6), rtol=1e-4, atol=1e-5)
 
 
