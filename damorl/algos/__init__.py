@@ -8,15 +8,34 @@ from damorl.algos import (
     combo,
     cql,
     damo,
+    mobile,
     mopo,
+    morel,
     odice,
     optidice,
     rambo,
     sac,
+    sambo,
     td3bc,
     trajectory_transformer,
 )
 from damorl.algos.base import Algorithm
 
-_MODULES = (damo, bc, sac, mopo, combo, rambo, cql, td3bc, algaedice, optidice, odice, trajectory_transformer)
+_MODULES = (
+    damo,
+    bc,
+    sac,
+    mopo,
+    combo,
+    rambo,
+    mobile,
+    morel,
+    sambo,
+    cql,
+    td3bc,
+    algaedice,
+    optidice,
+    odice,
+    trajectory_transformer,
+)
 ALGORITHMS: dict[str, Algorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in _MODULES}

@@ -5,6 +5,7 @@ And a toy world in which every algorithm must do better than cloning.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from damorl.algos import damo
-from damorl.algos.base import OfflineData, Problem
+from damorl.algos import damo, sac
+from damorl.algos.base import Algorithm, OfflineData, Problem
+from damorl.core.nets import Dense
 from damorl.core.scaler import Standardiser
 from damorl.parts.actor import policy
-from damorl.parts.dynamics import DynamicsConfig
+from damorl.parts.dynamics import Dynamics, DynamicsConfig, DynamicsParams
 from damorl.types import Spec, Transition
 
 BATCH, INITIAL, OBS_DIM, ACTION_DIM = 8, 6, 3, 2
@@ -146,3 +148,57 @@ def point_settings() -> dict[str, Any]:
         "agent": {"hidden": (32,), "batch_size": 64, "gamma": 0.9, "actor_lr": 3e-3, "critic_lr": 3e-3},
         "model": {"rollout_starts": 100, "rollout_length": 2, "dynamics": dynamics},
     }
+
+
+# --- algorithms on SAC's step: a state in numbers, and models by hand -----------------------------------------------
+
+
+def sac_settings(**changes: Any) -> dict[str, Any]:
+    """The settings of `CONFIG` that such an algorithm has."""
+    shared = {field.name for field in dataclasses.fields(sac.Config)} & {f.name for f in dataclasses.fields(CONFIG)}
+    return {name: getattr(CONFIG, name) for name in sorted(shared)} | changes
+
+
+def sac_state(algorithm: Algorithm, config: Any, problem: Problem, data: OfflineData) -> Any:
+    """A state whose target differs from its critic, whose elites differ, and whose buffer is full of other rows."""
+    shapes = jax.eval_shape(lambda: algorithm.init(jax.random.key(0), config, problem, data))
+    blank = jax.tree.map(lambda leaf: jnp.asarray(np.zeros(leaf.shape, leaf.dtype)), shapes)
+    learner = lambda part, seed: part._replace(params=filled(part.params, seed))
+    agent, model, capacity = blank.agent, blank.model, blank.buffer.capacity
+    unit = lambda part: part._replace(scale=jnp.asarray(np.ones(part.scale.shape, np.float32)))
+    return blank._replace(
+        agent=agent._replace(
+            actor=learner(agent.actor, 1),
+            average_actor=filled(agent.average_actor, 2),
+            critic=learner(agent.critic, 3),
+            target_critic=filled(agent.target_critic, 4),
+            temperature=agent.temperature._replace(params=jnp.float32(-1.0)),
+        ),
+        model=model._replace(params=filled(model.params, 5), inputs=unit(model.inputs), targets=unit(model.targets)),
+        buffer=blank.buffer._replace(rows=rows(50, capacity), size=jnp.int32(capacity)),
+    )
+
+
+def assert_bits(found: Any, expected: Any) -> None:
+    """Every leaf is the same, bit for bit."""
+    for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+        assert np.asarray(leaf).tobytes() == np.asarray(other).tobytes(), jax.tree_util.keystr(path)
+
+
+def linear(*kernels: list[list[float]], bias: float = 0.0) -> tuple[Dense, ...]:
+    """One layer whose kernel is stacked from `kernels`, `[member, in, out]`, with equal biases."""
+    kernel = jnp.asarray(np.array(kernels, np.float32))
+    return (Dense(kernel, jnp.full((kernel.shape[0], kernel.shape[2]), bias)),)
+
+
+def moving_elites(moves: list[list[float]], log_std: float = -400.0) -> Dynamics:
+    """Elites that add their row of `moves` to the state, with the same noise everywhere (none, if left alone)."""
+    shift = np.array(moves, np.float32)
+    zeros = np.zeros((len(moves), 1), np.float32)
+    log_var = np.full((len(moves), OBS_DIM + 1), 2.0 * log_std, np.float32)
+    bias = jnp.asarray(np.concatenate([shift, zeros, log_var], axis=1))
+    kernel = jnp.zeros((len(moves), OBS_DIM + ACTION_DIM, bias.shape[1]))
+    bounds = jnp.full(OBS_DIM + 1, 800.0)
+    unit = lambda dim: Standardiser(jnp.zeros(dim), jnp.ones(dim))
+    params = DynamicsParams((Dense(kernel, bias),), bounds, -bounds)
+    return Dynamics(params, unit(OBS_DIM + ACTION_DIM), unit(OBS_DIM + 1))

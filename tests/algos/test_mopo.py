@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from damorl.algos import mopo, sac
+from damorl.algos import mobile, mopo, morel, sac, sambo
 from damorl.algos.base import OfflineData, Problem
 from damorl.core.nets import Dense
 from damorl.core.scaler import Standardiser
@@ -140,7 +140,11 @@ def test_without_a_coefficient_it_is_sac_bit_for_bit(data, free):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", [sac, mopo])
-def test_it_beats_the_behaviour_on_a_toy(module, point_world, point_settings):
-    config = module.Config(**point_settings["agent"], **point_settings["model"], initial_temperature=0.05)
+@pytest.mark.parametrize(
+    ("module", "own"),
+    # without MOBILE's floor: no reward of this world is above 0, so every target would be the floor
+    [(sac, {}), (mopo, {}), (mobile, {"target_floor": False, "penalty_coefficient": 0.5}), (morel, {}), (sambo, {})],
+)
+def test_it_beats_the_behaviour_on_a_toy(module, own, point_world, point_settings):
+    config = module.Config(**point_settings["agent"], **point_settings["model"], initial_temperature=0.05, **own)
     assert point_world.distance(module, config) < 0.15  # behaviour cloning: about 0.52

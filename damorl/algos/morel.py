@@ -1,0 +1,148 @@
+"""MOReL: Model-Based Offline Reinforcement Learning (arXiv 2005.05951).
+
+    disc(s, a)  = max_{k, l} ||mu_k(s, a) - mu_l(s, a)||_2, the elites' predicted next states              (section 4.1)
+    known       iff disc(s, a) <= threshold,   threshold = threshold_coefficient * quantile_D(disc, known_share)
+    pessimistic MDP: in a known (s, a) the model's reward and next state; an unknown one leads to HALT,
+                which ends the episode:   r = min_D r - halt_penalty,  terminal = 1
+
+Then soft actor-critic on rollouts in this pessimistic MDP. With `known_share` 1 the threshold is a multiple of the
+largest disagreement on the data, as in the released code (mjrl).
+
+Deviations. From the paper and mjrl:
+- the planner is soft actor-critic on model data (`sac`'s), not natural policy gradient on whole imagined episodes
+  from start states: the same planner as every method of this family here, so that what is compared is the pessimism,
+  and a method whose updates cost the same. (The public JAX code, unifloral, has SAC too.) So rollouts are short and
+  branch from any dataset state, the discount is 0.99 instead of 0.999, and a batch has 5 % offline rows;
+- HALT is absorbing in the paper and pays its low reward for ever. Here the row that reaches it ends the episode with
+  one reward, which stands for that sum: `halt_penalty` is of the size of a return, not of a step's reward;
+- the dynamics are the family's probabilistic ensemble with a learned reward, its elites instead of four deterministic
+  networks, and rewards are the model's own (mjrl is handed the true reward function).
+From `parts/dynamics.disagreement`, which judges policies in `damorl select`: that one is the largest distance from the
+mean, in deviations of each feature; this one is the largest distance between two elites, in the data's own units, or
+in those deviations with `discrepancy = "standardised"`.
+Bugs not copied: truncated paths that bootstrap past HALT (mjrl); a reference disagreement taken between members at
+different data points (unifloral); the best policy picked by its score in the real environment (mjrl's example).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from damorl.algos.base import Algorithm, OfflineData, Problem
+from damorl.core import buffer as ring
+from damorl.errors import UserError
+from damorl.parts import dynamics, model_data, sac
+from damorl.parts.model_data import ModelSettings
+from damorl.parts.sac import SACSettings
+from damorl.types import Array, Key, Metrics, OnProgress, Transition
+
+CHUNK = 10_000  # rows of the data whose disagreement is computed at once
+
+Discrepancy = Literal["raw", "standardised"]
+
+
+@dataclass(frozen=True)
+class Config(ModelSettings, SACSettings):
+    """Settings of MOReL: the agent's, the model's, and the pessimistic MDP's."""
+
+    threshold_coefficient: float = 3.0
+    """What is known, as a multiple of the data's own disagreement (mjrl's example for hopper-medium)."""
+    known_share: float = 1.0
+    """Share of the data whose disagreement is multiplied: 1 is the largest (mjrl). Ours below 1: one strange row
+    does not move a quantile."""
+    discrepancy: Discrepancy = "raw"
+    """Units of the disagreement: the states' own (paper, mjrl), or deviations of each feature's change (ours)."""
+    halt_penalty: float = 200.0
+    """The halt's reward is the data's lowest reward less this (unifloral's default; the paper's is -kappa)."""
+
+    def __post_init__(self) -> None:
+        """Refuse a share that is none, and an ensemble that cannot disagree."""
+        super().__post_init__()
+        if not 0.0 < self.known_share <= 1.0:
+            raise UserError(f"known_share must be above 0 and at most 1, found {self.known_share}: 1 is the whole data")
+        if self.dynamics.num_elites < 2:
+            raise UserError(
+                f"dynamics.num_elites must be at least 2 for a distance between elites, found "
+                f"{self.dynamics.num_elites}: give more elites, or train sac"
+            )
+
+
+class State(NamedTuple):
+    """Everything that changes, the fitted model, and what it knows."""
+
+    agent: sac.SACState
+    model: dynamics.Dynamics
+    """The elites."""
+    buffer: ring.RingBuffer
+    threshold: Array
+    """Largest disagreement of a known pair, scalar; infinite before the fit."""
+
+
+def discrepancy(model: dynamics.Dynamics, obs: Array, action: Array, units: Discrepancy) -> Array:
+    """disc(s, a): the largest distance between two elites' mean next states, `[B, d] -> [B]`. `standardised` leaves
+    features that never change out."""
+    mean = dynamics.predict_all(model, obs, action).mean[..., :-1]
+    if units == "standardised":
+        scale = model.targets.scale[:-1]
+        mean = mean / jnp.where(scale > 0.0, scale, jnp.inf)
+    apart = jnp.linalg.norm(mean[:, None] - mean[None], axis=-1)
+    return jnp.max(apart, axis=(0, 1))
+
+
+def fit_threshold(config: Config, model: dynamics.Dynamics, rows: Transition) -> Array:
+    """The disagreement up to which a pair is known, from all of the data's pairs: scalar."""
+    one = lambda pair: discrepancy(model, pair[0][None], pair[1][None], config.discrepancy)[0]
+    found = jax.jit(lambda obs, action: jax.lax.map(one, (obs, action), batch_size=CHUNK))(rows.obs, rows.action)
+    return config.threshold_coefficient * jnp.quantile(found, config.known_share)
+
+
+def halt(config: Config, state: State, halt_reward: Array, rows: Transition) -> Transition:
+    """Rows of the model as the pessimistic MDP has them: unknown pairs earn the halt's reward and end the episode."""
+    known = discrepancy(state.model, rows.obs, rows.action, config.discrepancy) <= state.threshold
+    return rows._replace(
+        reward=jnp.where(known, rows.reward, halt_reward), terminal=jnp.where(known, rows.terminal, 1.0)
+    )
+
+
+def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
+    """Fresh networks, an unfitted model, an empty model buffer."""
+    model_key, agent_key = jax.random.split(key)
+    return State(
+        sac.init(agent_key, config, problem.spec),
+        dynamics.init_model(model_key, config.dynamics, *problem.spec),
+        model_data.init_buffer(config, *problem.spec),
+        jnp.full((), jnp.inf, jnp.float32),
+    )
+
+
+def prepare(
+    key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
+) -> State:
+    """Fit the dynamics model and, on the data, what it knows."""
+    model = model_data.fit_model(key, config.dynamics, data.rows, on_progress)
+    return state._replace(model=model, threshold=fit_threshold(config, model, data.rows))
+
+
+def refresh(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+    """Branched rollouts of the policy in the pessimistic MDP, into the buffer."""
+    halt_reward = jnp.min(data.rows.reward) - config.halt_penalty
+    actor, revise = state.agent.actor.params, lambda rows: halt(config, state, halt_reward, rows)
+    rows, keep, metrics = model_data.imagine(config, state.model, actor, problem.termination, data.rows, key, revise)
+    halts = jnp.sum(keep & (rows.reward == halt_reward))
+    metrics["rollout/halt_share"] = halts / jnp.maximum(jnp.sum(keep), 1)
+    return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics
+
+
+def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+    """One gradient step of critic, actor and temperature on a mixed batch."""
+    batch_key, agent_key = jax.random.split(key)
+    batch = model_data.mixed_batch(data.rows, state.buffer, batch_key, config.batch_size, config.real_ratio)
+    agent, metrics = sac.update(config, state.agent, batch, agent_key)
+    return state._replace(agent=agent), metrics
+
+
+ALGORITHM = Algorithm("morel", Config, init, prepare, refresh, update, lambda state: state.agent.average_actor)
