@@ -22,20 +22,10 @@ from damorl.algos import (
 from damorl.algos.base import Algorithm
 
 _MODULES = (
-    damo,
-    bc,
-    sac,
-    mopo,
-    combo,
-    rambo,
-    mobile,
-    morel,
-    sambo,
-    cql,
-    td3bc,
-    algaedice,
-    optidice,
-    odice,
+    *(damo, bc, sac),
+    *(mopo, combo, rambo, mobile, morel, sambo),
+    *(cql, td3bc),
+    *(algaedice, optidice, odice),
     trajectory_transformer,
 )
 ALGORITHMS: dict[str, Algorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in _MODULES}
