@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from damorl.files import atomic_file
-from damorl.paper.distributions import Clouds, Offline, seed_mean
+from damorl.paper.distributions import Clouds, Offline
 from damorl.paper.embedding import Plane
-from damorl.report.curves import BLUE, GREY, INK, RED, STYLE
+from damorl.report.curves import BLUE, GREY, INK, RED
 
 GREEN, PURPLE, YELLOW = "#2f8f6b", "#7b5ea7", "#d9a441"
 SERIES = (BLUE, RED, GREEN, PURPLE, YELLOW, GREY)
@@ -27,17 +26,15 @@ OUTER = 0.002
 
 def save(figure: Figure, path: Path) -> None:
     """As PNG, atomically, and without a stamp of version or time: the same numbers give the same file."""
-    with rc_context(STYLE), atomic_file(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
 
 
 def new_figure(columns: int, lines: int, size: tuple[float, float], title: str) -> tuple[Figure, np.ndarray]:
     """A grid of axes `[lines, columns]` under a title; `size` is one axes' in inches."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(size[0] * columns, size[1] * lines + 0.6), layout="constrained")
-        figure.suptitle(title, x=0.012, ha="left", fontsize=11.5, fontweight="bold")
-        axes = figure.subplots(lines, columns, squeeze=False)
-    return figure, axes
+    figure = Figure(figsize=(size[0] * columns, size[1] * lines + 0.6), layout="constrained")
+    figure.suptitle(title, x=0.012, ha="left", fontsize=12, fontweight="bold")
+    return figure, figure.subplots(lines, columns, squeeze=False)
 
 
 def frame(axes: Axes, clouds: Sequence[np.ndarray]) -> None:
@@ -59,6 +56,12 @@ def scatter(axes: Axes, clouds: Mapping[str, tuple[np.ndarray, str]]) -> None:
 def note(axes: Axes, text: str) -> None:
     """Numbers below a panel."""
     axes.set_xlabel(text, fontsize=9, color=INK, loc="left")
+
+
+def by_seed(found: Mapping[str, Any], key: str) -> str:
+    """Each seed's share, the drawn one first: `5% | 99%`."""
+    values = [row[key] for row in found.values()]
+    return " | ".join("unknown" if value is None else f"{value:.0%}" for value in values)
 
 
 def draw_ablations(offline: Offline, drawn: Mapping[str, Clouds], measured: Mapping[str, Any], title: str) -> Figure:
@@ -84,10 +87,12 @@ def draw_ablations(offline: Offline, drawn: Mapping[str, Clouds], measured: Mapp
         )
         above.set_title(f"{label}: state-action pairs", loc="left")
         below.set_title(f"{label}: states", loc="left")
-        outside, told = (seed_mean(found, k) for k in ("synthetic_pairs_outside", "accuracy_offline_synthetic_pairs"))
-        note(above, f"synthetic outside the data {outside:.0%}, told apart {told:.0%}")
-        outside, told = (seed_mean(found, k) for k in ("real_states_outside", "accuracy_real_synthetic_states"))
-        note(below, f"real outside the data {outside:.0%}, told from synthetic {told:.0%}")
+        pairs = ("synthetic_pairs_outside", "accuracy_offline_synthetic_pairs")
+        states = ("real_states_outside", "accuracy_real_synthetic_states")
+        note(
+            above, "synthetic outside the data: {}\ntold from the data: {}".format(*(by_seed(found, k) for k in pairs))
+        )
+        note(below, "real outside the data: {}\ntold from synthetic: {}".format(*(by_seed(found, k) for k in states)))
     share_frames(axes, planes, offline, drawn)
     return figure
 
@@ -121,21 +126,24 @@ def draw_triples(
         scatter(panel, {name: (points[name], c) for name, c in zip(points, (GREY, RED, BLUE), strict=True)})
         shown += [(panel, list(points.values()))]
         found = measured[label]
-        outside, told = (seed_mean(found, k) for k in ("real_states_outside", "accuracy_real_synthetic_triples"))
-        note(panel, f"real states outside the data {outside:.0%},\nreal and synthetic told apart {told:.0%}")
+        outside, told = (by_seed(found, k) for k in ("real_states_outside", "accuracy_real_synthetic_triples"))
+        note(panel, f"real states outside the data: {outside}\nreal and synthetic told apart: {told}")
     for panel, _ in shown:
         frame(panel, [points for _, both in shown for points in both])
         panel.legend(loc="upper left", markerscale=2.5, handletextpad=0.2)
     return figure
 
 
-def draw_lines(axes: Axes, curves: Mapping[str, tuple[Any, Any]], title: str) -> None:
-    """Seeds thin, their mean bold; `curves` maps a label to steps and `[seed, step]`."""
+def draw_lines(axes: Axes, curves: Mapping[str, tuple[Any, Any]], title: str, mean: bool = True) -> None:
+    """Seeds thin, their mean bold, or each seed by itself; `curves` maps a label to steps and `[seed, step]`."""
     for (label, (steps, values)), colour in zip(curves.items(), SERIES, strict=False):
         values = np.asarray(values, float)
-        for row in values:
-            axes.plot(steps, row, color=colour, linewidth=0.8, alpha=0.35)
-        axes.plot(steps, values.mean(axis=0), color=colour, linewidth=1.8, label=label)
+        for number, row in enumerate(values):
+            width, alpha = (0.8, 0.35) if mean else (1.5, 0.85)
+            name = None if mean or number else f"{label}, by seed"
+            axes.plot(steps, row, color=colour, linewidth=width, alpha=alpha, label=name)
+        if mean:
+            axes.plot(steps, values.mean(axis=0), color=colour, linewidth=1.8, label=label)
     axes.set_title(title, loc="left")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -150,11 +158,9 @@ def scale_values(axes: Axes, highest: float, reference: float) -> None:
         axes.set_ylim(bottom=1.0)
     axes.axhline(reference, color=INK, linestyle="--", linewidth=1.1, zorder=1.5)
     axes.annotate(
-        f"best real discounted return in the data, {reference:.0f}",
-        (0.98, reference),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 3),
-        textcoords="offset points",
+        f"dashed: best real discounted return in the data, {reference:.0f}",
+        (0.98, 0.02),
+        xycoords="axes fraction",
         ha="right",
         fontsize=8,
     )
@@ -164,7 +170,7 @@ def draw_training(described: Mapping[str, Any], reference: float, title: str) ->
     """Fig. 4: score and mean Q while training."""
     figure, axes = new_figure(2, 1, (5.4, 3.6), title)
     draw_lines(axes[0, 0], {k: (d["updates"], d["score"]) for k, d in described.items()}, "(a) normalised score")
-    draw_lines(axes[0, 1], {k: (d["updates"], d["mean_q"]) for k, d in described.items()}, "(b) value: mean Q")
+    draw_lines(axes[0, 1], {k: (d["updates"], d["mean_q"]) for k, d in described.items()}, "(b) value: mean Q", False)
     scale_values(axes[0, 1], max(np.max(d["mean_q"]) for d in described.values()), reference)
     return figure
 
@@ -230,6 +236,7 @@ def finish_values(axes: Axes, ticks: Sequence[tuple[int, str]], title: str) -> N
     """Ticks, title and legend of a panel of values."""
     axes.set_xticks([place for place, _ in ticks], [text for _, text in ticks])
     axes.set_title(title, loc="left")
+    axes.set_ylim(bottom=0.0)
     if ticks:
         axes.set_xlim(ticks[0][0] - 0.6, ticks[-1][0] + 0.6)
     if axes.get_legend_handles_labels()[1]:

@@ -26,7 +26,10 @@ def draw_roads(method_rows: Mapping[str, Any], title: str) -> Figure:
             draw_fork(axes[line, column], found[f"roads_in_{where}"], where == "truth")
             heading = f"{name}, in the model" if where == "model" else f"{name}, in truth"
             axes[line, column].set_title(heading, loc="left")
-            axes[line, column].text(1.15, -1.72, f"reward {found[f'reward_in_{where}']:.2f}", ha="center", color=INK)
+            words = f"mean reward {found[f'reward_in_{where}']:.2f}"
+            if where == "model":
+                words = "up {:.0%}, straight {:.0%}, down {:.0%}; ".format(*found["actions"]) + words
+            axes[line, column].text(1.15, -1.75, words, ha="center", color=INK, fontsize=8.5)
     return figure
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from matplotlib import rc_context
+
 from damorl.api import run
 from damorl.errors import UserError
 from damorl.files import atomic_file, writing
@@ -16,6 +18,7 @@ from damorl.paper.draw import save
 from damorl.paper.made import Make, Work, ensure_dataset
 from damorl.paper.plan import SCALES, Planned, Request
 from damorl.record import store
+from damorl.report.curves import STYLE
 
 
 class Experiment(NamedTuple):
@@ -84,11 +87,12 @@ def make_experiment(
     if missing and not experiment.partial:
         labels = ", ".join(f"{each.label} ({each.config.name()})" for each in missing)
         raise UserError(f"{name} needs finished runs in {out}, not found: {labels}; run it without --no-train")
-    result = experiment.make(Work(request, planned, out, quiet, given))
     path = result_path(name, request, out)
+    with rc_context(STYLE):
+        result = experiment.make(Work(request, planned, out, quiet, given))
+        save(result.figure, path.with_suffix(".png"))
     content = describe(name, request, planned, out, result)
     write_compact(path, content)
-    save(result.figure, path.with_suffix(".png"))
     return content | {"lines": result.lines, "json": path, "picture": path.with_suffix(".png")}
 
 

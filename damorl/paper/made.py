@@ -88,6 +88,12 @@ def heading(work: Work, what: str) -> str:
     return f"{what}  \u00b7  {config.dataset}, {config.loop.total_updates:,} updates, {count} seed{'s' * (count != 1)}"
 
 
+def drawn_seed(work: Work) -> str:
+    """Which seed's points are drawn, where there are several."""
+    first, *others = work.planned[0].config.seeds
+    return f" (points: seed {first}; numbers: each)" if others else ""
+
+
 def method_of_measurement() -> dict[str, Any]:
     """What the numbers beside the pictures mean."""
     return {
@@ -119,7 +125,7 @@ def fig3(work: Work) -> Made:
     runs = [(each.label, work.trained(each)) for each in work.planned]
     with work.bar("sampling", sum(len(run.config.seeds) for _, run in runs)) as bar:
         measured, drawn = compare_runs(runs, offline, bar.update)
-    figure = draw.draw_ablations(offline, drawn, measured, heading(work, "Fig. 3"))
+    figure = draw.draw_ablations(offline, drawn, measured, heading(work, "Fig. 3") + drawn_seed(work))
     return Made(
         {"method": method_of_measurement(), "data_against_itself": baseline(offline), "by_seed": measured},
         figure,
@@ -141,7 +147,7 @@ def fig1(work: Work) -> Made:
     wanted = work.request.algos or ("mopo", "mobile", "damo")
     missing = [algo for algo in wanted if algo not in drawn]
     panels = {algo: drawn.get(algo) for algo in wanted}
-    figure = draw.draw_triples(offline, panels, measured, heading(work, "Fig. 1"))
+    figure = draw.draw_triples(offline, panels, measured, heading(work, "Fig. 1") + drawn_seed(work))
     lines = [
         f"{label:<8} real states outside {seed_mean(found, 'real_states_outside'):.1%}"
         for label, found in measured.items()

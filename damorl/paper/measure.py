@@ -37,8 +37,8 @@ def fit_scale(points: np.ndarray) -> Scale:
 
 def neighbour_distance(tree: KDTree, points: np.ndarray, neighbour: int = NEIGHBOUR) -> np.ndarray:
     """Distance of each point `[N, d]` to its `neighbour`-th nearest in the tree, `[N]`."""
-    distance, _ = tree.query(points, k=[neighbour])
-    return distance[:, 0]
+    distance, _ = tree.query(points, k=neighbour)
+    return np.reshape(distance, (len(points), neighbour))[:, -1]
 
 
 class Support(NamedTuple):
@@ -106,8 +106,8 @@ def two_sample_accuracy(first: Grouped, second: Grouped, seed: int = 0, neighbou
     voters, judged = (balanced([half[side] for half in halves], rng) for side in (0, 1))
     scale = fit_scale(np.concatenate(voters))
     tree = KDTree(scale.apply(np.concatenate(voters)))
-    _, found = tree.query(scale.apply(np.concatenate(judged)), k=list(range(1, neighbour + 1)))
-    votes = np.mean(found >= len(voters[0]), axis=1) > 0.5
+    _, found = tree.query(scale.apply(np.concatenate(judged)), k=neighbour)
+    votes = np.mean(np.reshape(found, (-1, neighbour)) >= len(voters[0]), axis=1) > 0.5
     return float(np.mean(votes == (np.arange(len(votes)) >= len(judged[0]))))
 
 

@@ -12,7 +12,7 @@ from damorl.algos import ALGORITHMS
 from damorl.experiment.config import dataset_key
 from damorl.paper.plan import Planned
 from damorl.report.collect import Status, read_run, seed_scores
-from damorl.report.statistics import estimate, task_means
+from damorl.report.statistics import estimate, mean
 from damorl.theory.printed import printed_table
 
 ABBREVIATED = {"trajectorytransformer": "TT"}
@@ -39,7 +39,7 @@ class Row(NamedTuple):
         """With mean and 95 % bootstrap interval over the seeds."""
         found = self._asdict() | {"mean": None, "interval": None}
         if self.scores:
-            result = estimate(task_means, np.array(list(self.scores.values()), np.float64)[:, None])
+            result = estimate(mean, np.array(list(self.scores.values()), np.float64)[:, None])
             found |= {"mean": result.value, "interval": result.interval}
         return found
 
