@@ -40,7 +40,7 @@ class PaperArgs:
     given: tuple[Path, ...] = ()
     """Of table2: finished run directories to list as well."""
     train: bool = True
-    """Make missing runs first. Without, table2 and fig1 mark them missing and the others refuse."""
+    """Make missing runs first. Without, table2, fig1 and fig5 mark them missing and the others refuse."""
     out: Path = Path("paper")
     """Directory of the runs and of the results."""
     json: bool = False

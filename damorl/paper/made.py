@@ -15,7 +15,7 @@ from damorl.behaviour.recipe import make_dataset
 from damorl.data.datasets import Dataset, load_dataset
 from damorl.experiment.config import RunConfig
 from damorl.paper import draw
-from damorl.paper.distributions import baseline, compare_runs, seed_mean, study
+from damorl.paper.distributions import Offline, baseline, compare_runs, seed_mean, study
 from damorl.paper.draw_roads import draw_roads
 from damorl.paper.draw_scores import draw_scores
 from damorl.paper.measure import NEIGHBOUR, QUANTILE
@@ -44,12 +44,19 @@ class Work:
     given: tuple[Path, ...] = ()
     """Run directories that table2 lists as they are."""
     datasets: dict[str, Dataset] = field(default_factory=dict)
+    studies: dict[str, Offline] = field(default_factory=dict)
 
     def dataset(self, config: RunConfig) -> Dataset:
         """The data of a run, loaded once."""
         if config.dataset not in self.datasets:
             self.datasets[config.dataset] = load_dataset(config.dataset, config.task, config.loop.dataset_steps)
         return self.datasets[config.dataset]
+
+    def offline(self, config: RunConfig) -> Offline:
+        """What runs on the same data are compared with, worked out once."""
+        if config.dataset not in self.studies:
+            self.studies[config.dataset] = study(self.dataset(config))
+        return self.studies[config.dataset]
 
     def trained(self, planned: Planned) -> Trained:
         """A finished run, restored."""
@@ -121,7 +128,7 @@ def fig2(work: Work) -> Made:
 
 def fig3(work: Work) -> Made:
     """Distributions of the ablations."""
-    offline = study(work.dataset(work.planned[0].config))
+    offline = work.offline(work.planned[0].config)
     runs = [(each.label, work.trained(each)) for each in work.planned]
     with work.bar("sampling", sum(len(run.config.seeds) for _, run in runs)) as bar:
         measured, drawn = compare_runs(runs, offline, bar.update)
@@ -140,7 +147,7 @@ def fig3(work: Work) -> Made:
 def fig1(work: Work) -> Made:
     """Transitions of MOPO, MOBILE and DAMO, of those that have a run."""
     finished = [each for each in work.planned if each.finished(work.out)]
-    offline = study(work.dataset(work.planned[0].config))
+    offline = work.offline(work.planned[0].config)
     runs = [(each.label, work.trained(each)) for each in finished]
     with work.bar("sampling", sum(len(run.config.seeds) for _, run in runs)) as bar:
         measured, drawn = compare_runs(runs, offline, bar.update)
@@ -163,7 +170,7 @@ def pair_values(work: Work, planned: Sequence[Planned]) -> dict[str, Any]:
     with work.bar("pairs played", total) as bar:
         for each in planned:
             run = work.trained(each)
-            offline = study(run.dataset)
+            offline = work.offline(each.config)
             by_seed = found.setdefault(each.config.dataset, {}).setdefault(each.label, {})
             for index, seed in enumerate(run.config.seeds):
                 by_seed[str(seed)] = summarise(
@@ -225,14 +232,18 @@ def over_lines(values: dict[str, Any]) -> list[str]:
 
 
 def fig5(work: Work) -> Made:
-    """The two studies of the divergence weight."""
-    described = {each.label: describe(each.directory(work.out)) for each in work.planned}
-    sweep = {weight: described[weight_label(weight)] for weight in WEIGHTS}
-    compared = {"fixed to 1": described[FULL], "the critic's own": described[FREE_WEIGHT]}
+    """The two studies of the divergence weight, of the runs that are finished."""
+    finished = [each for each in work.planned if each.finished(work.out)]
+    described = {each.label: describe(each.directory(work.out)) for each in finished}
+    missing = [each.label for each in work.planned if each.label not in described]
+    sweep = {weight: described[weight_label(weight)] for weight in WEIGHTS if weight_label(weight) in described}
+    names = {FULL: "fixed to 1", FREE_WEIGHT: "the critic's own"}
+    compared = {name: described[label] for label, name in names.items() if label in described}
     titles = ("(a) score, by divergence weight", "(b) score, by the actor's weight")
     figure = draw.draw_weights(sweep, compared, titles, heading(work, "Fig. 5"))
     datasets = {"a": work.planned[0].config.dataset, "b": work.planned[-1].config.dataset}
-    return Made({"datasets": datasets, "curves": described}, figure, score_lines(described))
+    lines = score_lines(described) + [f"{label:<24} missing: no run" for label in missing]
+    return Made({"datasets": datasets, "curves": described, "missing": missing}, figure, lines)
 
 
 def table2(work: Work) -> Made:
