@@ -18,6 +18,8 @@ from damorl.report.curves import BLUE, GREY, INK, RED
 
 GREEN, PURPLE, YELLOW = "#2f8f6b", "#7b5ea7", "#d9a441"
 SERIES = (BLUE, RED, GREEN, PURPLE, YELLOW, GREY)
+VERSIONS = {"consistent": BLUE, "inconsistent": RED}
+"""Table 1's actors."""
 HUGE = 30.0
 """A value axis is logarithmic where the highest curve is this many times the reference."""
 OUTER = 0.002
@@ -195,49 +197,43 @@ def draw_weights(
 
 
 def draw_values(measured: Mapping[str, Any], printed: Mapping[str, Any], title: str) -> Figure:
-    """Table 1: ours on the left, Q and the real value of the same pairs by seed; what the paper prints on the right."""
-    tasks = list(measured)
-    figure, axes = new_figure(2, 1, (0.6 + 3.6 * max(len(tasks), 1), 3.7), title)
-    names = {"consistent": BLUE, "inconsistent": RED}
-    ticks = []
-    for block, task in enumerate(tasks):
-        for column, (name, colour) in enumerate(names.items()):
-            for mark, key, label in (("o", "q", "critic's Q"), ("_", "real", "real value")):
-                values = [row["outside"][key] for row in measured[task][name].values()]
-                place = block * 3 + column
-                shown = [value for value in values if value is not None]
-                axes[0, 0].scatter(
-                    [place] * len(shown),
-                    shown,
-                    color=colour if key == "q" else INK,
-                    marker=mark,
-                    zorder=3,
-                    s=30 if key == "q" else 160,
-                    label=label if not ticks else None,
-                )
-            ticks.append((block * 3 + column, f"{name}\n{task}"))
-    finish_values(axes[0, 0], ticks, "ours: pairs outside the data, one mark per seed")
-    rows, places = printed["rows"], []
-    for block, task in enumerate(tasks):
-        for column, (name, colour) in enumerate(names.items()):
-            value = rows[f"{name.capitalize()} Version"].get(task)
-            places.append((block * 3 + column, f"{name}\n{task}"))
-            if isinstance(value, int | float):
-                axes[0, 1].scatter(block * 3 + column, value, color=colour, s=30, zorder=3)
-            elif value is not None:
-                axes[0, 1].text(block * 3 + column, rows["Real value"][task], "\u221e", ha="center", color=colour)
-            if task in rows["Real value"]:
-                axes[0, 1].scatter(block * 3 + column, rows["Real value"][task], color=INK, marker="_", s=160)
-    finish_values(axes[0, 1], places, "the paper prints (D4RL data, 3 M updates)")
+    """Table 1: ours on the left, each seed's Q beside the real value of the same pairs; the paper's on the right."""
+    groups = [(task, name) for task in measured for name in VERSIONS]
+    figure, axes = new_figure(2, 1, (1.2 + 1.8 * len(groups), 3.7), title)
+    ours = {
+        place: [(row["outside"]["q"], row["outside"]["real"]) for row in measured[task][name].values()]
+        for place, (task, name) in enumerate(groups)
+    }
+    rows = printed["rows"]
+    theirs = {
+        place: [(rows[f"{name.capitalize()} Version"].get(task), rows["Real value"].get(task))]
+        for place, (task, name) in enumerate(groups)
+    }
+    draw_groups(axes[0, 0], groups, ours, "ours: pairs outside the data, by seed")
+    draw_groups(axes[0, 1], groups, theirs, "the paper prints (D4RL data, 3 M updates)")
     return figure
 
 
-def finish_values(axes: Axes, ticks: Sequence[tuple[int, str]], title: str) -> None:
-    """Ticks, title and legend of a panel of values."""
-    axes.set_xticks([place for place, _ in ticks], [text for _, text in ticks])
+def draw_groups(
+    axes: Axes, groups: Sequence[tuple[str, str]], values: Mapping[int, Sequence[tuple[Any, Any]]], title: str
+) -> None:
+    """Dots for Q, bars for real values; a Q beyond the frame, or printed as infinite, is written at its top."""
+    real = [value for pairs in values.values() for _, value in pairs if value is not None]
+    top = 1.6 * max(real, default=1.0)
+    for place, pairs in values.items():
+        colour = VERSIONS[groups[place][1]]
+        for number, (q, value) in enumerate(pairs):
+            x = place + 0.3 * (number - (len(pairs) - 1) / 2)
+            if value is not None:
+                axes.scatter(x, value, color=INK, marker="_", s=160, linewidths=2.0, zorder=2)
+            if q is not None and (isinstance(q, str) or q > top):
+                text = "\u221e" if isinstance(q, str) else f"{q:.1e}"
+                axes.text(x, 0.98 * top, f"\u2191\n{text}", ha="center", va="top", color=colour, fontsize=9)
+            elif q is not None:
+                axes.scatter(x, q, color=colour, s=34, zorder=3)
+    axes.set_xticks(range(len(groups)), [f"{name}\n{task}" for task, name in groups])
+    axes.set(xlim=(-0.6, len(groups) - 0.4), ylim=(0.0, top))
     axes.set_title(title, loc="left")
-    axes.set_ylim(bottom=0.0)
-    if ticks:
-        axes.set_xlim(ticks[0][0] - 0.6, ticks[-1][0] + 0.6)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(loc="best")
+    axes.scatter([], [], color=GREY, s=34, label="critic's Q")
+    axes.scatter([], [], color=INK, marker="_", s=160, linewidths=2.0, label="real value")
+    axes.legend(loc="lower left")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 from matplotlib import rc_context
 
 from damorl.api import run
@@ -102,13 +103,15 @@ def describe(name: str, request: Request, planned: Sequence[Planned], out: Path,
     command = ["damorl", "paper", name, "--scale", request.scale, *updates]
     runs = [describe_run(each, out) for each in different(planned)]
     hashes = {each["dataset_sha256"] for each in runs if "dataset_sha256" in each}
+    provenance = store.provenance(command, ", ".join(sorted(hashes)), jax.devices()[0].device_kind)
+    provenance.pop("started")  # the same runs give the same file
     return {
         "experiment": name,
         "shows": EXPERIMENTS[name].shows,
         "measured": result.measured,
         "printed_in_the_paper": result.printed,
         "runs": runs,
-        "provenance": store.provenance(command, ", ".join(sorted(hashes)), "cpu") | {"started": None},
+        "provenance": provenance,
     }
 
 

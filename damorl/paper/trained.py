@@ -23,9 +23,10 @@ from damorl.experiment.train import init_state, make_problem, to_device
 from damorl.paper.measure import Grouped
 from damorl.parts.actor import policy
 from damorl.parts.critic import q_values
+from damorl.parts.dynamics import Dynamics
 from damorl.parts.rollout import rollout
 from damorl.record import checkpoint
-from damorl.types import Key
+from damorl.types import Array, Key, Params, Transition
 from damorl.world.simulators import make_env
 from damorl.world.task import Task
 
@@ -121,20 +122,23 @@ def synthetic(trained: Trained, index: int, count: int) -> Samples:
     length = config.rollout_length
     starts = elites * -(-count // (elites * length))
     key = jax.random.fold_in(jax.random.key(trained.config.seeds[index]), ROLLOUT_STREAM)
-    rows, keep = imagine(trained, state, starts, length, key)
+    actor = trained.config.algorithm.actor(state)
+    rows, keep = imagine(trained.problem, starts, length, model, actor, trained.data.rows, key)
     kept = np.asarray(keep)
     columns = (np.asarray(column)[kept] for column in (rows.obs, rows.action, rows.next_obs))
     return Samples(*columns, group=np.tile(np.arange(starts), length)[kept])
 
 
-def imagine(trained: Trained, state: Any, starts: int, length: int, key: Key) -> tuple[Any, Any]:
-    """`[length * starts]` rows and which of them count."""
-    actor = trained.config.algorithm.actor(state)
+@partial(jax.jit, static_argnames=("problem", "starts", "length"))
+def imagine(
+    problem: Problem, starts: int, length: int, model: Dynamics, actor: Params, rows: Transition, key: Key
+) -> tuple[Transition, Array]:
+    """`[length * starts]` rows and which of them count; compiled once for all runs of one shape."""
     start_key, rollout_key = jax.random.split(key)
-    start_obs = sample_rows(trained.data.rows, start_key, starts).obs
+    start_obs = sample_rows(rows, start_key, starts).obs
     act = lambda obs, k: policy(actor, obs).sample(k)[0]
-    rows, keep, _ = rollout(state.model, act, trained.problem.termination, start_obs, rollout_key, length)
-    return rows, keep
+    found, keep, _ = rollout(model, act, problem.termination, start_obs, rollout_key, length)
+    return found, keep
 
 
 def real(trained: Trained, index: int, episodes: int) -> Samples:
