@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from damorl.data.datasets import Dataset
 from damorl.paper.embedding import Plane, fit_plane
 from damorl.paper.measure import Grouped, Support, fit_support, share, two_sample_accuracy
@@ -68,6 +66,7 @@ def compare(offline: Offline, clouds: Clouds) -> dict[str, Any]:
     """The numbers beside the picture."""
     made, lived, seen = clouds.synthetic, clouds.real, offline.shown
     return {
+        "real_rows": len(lived.obs),
         "real_states_outside": share(offline.states.outside(lived.obs)),
         "synthetic_states_outside": share(offline.states.outside(made.obs)),
         "synthetic_pairs_outside": share(offline.pairs.outside(made.pairs().points)),
@@ -112,9 +111,3 @@ def compare_runs(
             measured[label][str(seed)] = compare(offline, clouds)
             on_seed()
     return measured, drawn
-
-
-def seed_mean(by_seed: dict[str, dict[str, Any]], key: str) -> float:
-    """Mean over the seeds that have a number; NaN if none has."""
-    values = [row[key] for row in by_seed.values() if row[key] is not None]
-    return float(np.mean(values)) if values else float("nan")

@@ -29,7 +29,7 @@ OUTER = 0.002
 def save(figure: Figure, path: Path) -> None:
     """As PNG, atomically, and without a stamp of version or time: the same numbers give the same file."""
     with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
 
 
 def new_figure(columns: int, lines: int, size: tuple[float, float], title: str) -> tuple[Figure, np.ndarray]:

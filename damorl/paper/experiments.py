@@ -14,9 +14,9 @@ from matplotlib import rc_context
 from damorl.api import run
 from damorl.errors import UserError
 from damorl.files import atomic_file, writing
-from damorl.paper import made, plan
+from damorl.paper import makers, plan
 from damorl.paper.draw import save
-from damorl.paper.made import Make, Work, ensure_dataset
+from damorl.paper.makers import Make, Work, ensure_dataset
 from damorl.paper.plan import SCALES, Planned, Request
 from damorl.record import store
 from damorl.report.curves import STYLE
@@ -33,13 +33,13 @@ class Experiment(NamedTuple):
 
 
 EXPERIMENTS = {
-    "fig2": Experiment("which of three roads each kind of planning takes", lambda request: [], made.fig2),
-    "table1": Experiment("values of out-of-distribution pairs, two actors", plan.table1, made.table1),
-    "fig3": Experiment("where data, model and world lie, for the ablations", plan.ablations, made.fig3),
-    "fig4": Experiment("score and value while training, for the ablations", plan.ablations, made.fig4),
-    "fig5": Experiment("the divergence weight, swept and in the actor", plan.fig5, made.fig5, partial=True),
-    "table2": Experiment("scores of all algorithms", plan.table2, made.table2, partial=True),
-    "fig1": Experiment("transitions of MOPO, MOBILE and DAMO", plan.fig1, made.fig1, partial=True),
+    "fig2": Experiment("which of three roads each kind of planning takes", lambda request: [], makers.fig2),
+    "table1": Experiment("values of out-of-distribution pairs, two actors", plan.table1, makers.table1),
+    "fig3": Experiment("where data, model and world lie, for the ablations", plan.ablations, makers.fig3),
+    "fig4": Experiment("score and value while training, for the ablations", plan.ablations, makers.fig4),
+    "fig5": Experiment("the divergence weight, swept and in the actor", plan.fig5, makers.fig5, partial=True),
+    "table2": Experiment("scores of all algorithms", plan.table2, makers.table2, partial=True),
+    "fig1": Experiment("transitions of MOPO, MOBILE and DAMO", plan.fig1, makers.fig1, partial=True),
 }
 
 
@@ -97,7 +97,7 @@ def make_experiment(
     return content | {"lines": result.lines, "json": path, "picture": path.with_suffix(".png")}
 
 
-def describe(name: str, request: Request, planned: Sequence[Planned], out: Path, result: made.Made) -> dict[str, Any]:
+def describe(name: str, request: Request, planned: Sequence[Planned], out: Path, result: makers.Made) -> dict[str, Any]:
     """What the JSON file holds: how it was made, the runs, the numbers, and the paper's own beside them."""
     updates = [] if request.updates is None else ["--updates", str(request.updates)]
     command = ["damorl", "paper", name, "--scale", request.scale, *updates]

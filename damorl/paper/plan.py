@@ -149,5 +149,7 @@ def table2(request: Request) -> list[Planned]:
 def fig1(request: Request) -> list[Planned]:
     """MOPO, MOBILE and DAMO, as far as they are registered."""
     data = one_dataset(request, "fig1")
-    chosen = request.algos or SEEN_IN_FIGURE_1
-    return [Planned(algo, request.run(algo, data, {})) for algo in chosen if algo in ALGORITHMS]
+    chosen = [algo for algo in request.algos or SEEN_IN_FIGURE_1 if algo in ALGORITHMS]
+    if not chosen:
+        raise UserError(f"fig1 needs an algorithm of this version, found none: choose among {', '.join(ALGORITHMS)}")
+    return [Planned(algo, request.run(algo, data, {})) for algo in chosen]

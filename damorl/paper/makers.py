@@ -15,11 +15,12 @@ from damorl.behaviour.recipe import make_dataset
 from damorl.data.datasets import Dataset, load_dataset
 from damorl.experiment.config import RunConfig
 from damorl.paper import draw
-from damorl.paper.distributions import Offline, baseline, compare_runs, seed_mean, study
+from damorl.paper.distributions import Offline, baseline, compare_runs, study
+from damorl.paper.draw import by_seed
 from damorl.paper.draw_roads import draw_roads
 from damorl.paper.draw_scores import draw_scores
 from damorl.paper.measure import NEIGHBOUR, QUANTILE
-from damorl.paper.plan import FREE_WEIGHT, FULL, INCONSISTENT, WEIGHTS, Planned, Request, weight_label
+from damorl.paper.plan import FREE_WEIGHT, FULL, INCONSISTENT, SEEN_IN_FIGURE_1, WEIGHTS, Planned, Request, weight_label
 from damorl.paper.roads import METHODS, RoadConfig, travel
 from damorl.paper.scores import table_rows, text_table
 from damorl.paper.trained import Trained, restore
@@ -137,8 +138,8 @@ def fig3(work: Work) -> Made:
         {"method": method_of_measurement(), "data_against_itself": baseline(offline), "by_seed": measured},
         figure,
         [
-            f"{label:<8} synthetic pairs outside {seed_mean(found, 'synthetic_pairs_outside'):.1%}, "
-            f"real states outside {seed_mean(found, 'real_states_outside'):.1%}"
+            f"{label:<8} by seed: synthetic pairs outside {by_seed(found, 'synthetic_pairs_outside')}, "
+            f"real states outside {by_seed(found, 'real_states_outside')}"
             for label, found in measured.items()
         ],
     )
@@ -151,12 +152,12 @@ def fig1(work: Work) -> Made:
     runs = [(each.label, work.trained(each)) for each in finished]
     with work.bar("sampling", sum(len(run.config.seeds) for _, run in runs)) as bar:
         measured, drawn = compare_runs(runs, offline, bar.update)
-    wanted = work.request.algos or ("mopo", "mobile", "damo")
+    wanted = work.request.algos or SEEN_IN_FIGURE_1
     missing = [algo for algo in wanted if algo not in drawn]
     panels = {algo: drawn.get(algo) for algo in wanted}
     figure = draw.draw_triples(offline, panels, measured, heading(work, "Fig. 1") + drawn_seed(work))
     lines = [
-        f"{label:<8} real states outside {seed_mean(found, 'real_states_outside'):.1%}"
+        f"{label:<8} by seed: real states outside {by_seed(found, 'real_states_outside')}"
         for label, found in measured.items()
     ]
     numbers = {"method": method_of_measurement(), "data_against_itself": baseline(offline), "by_seed": measured}
@@ -171,11 +172,9 @@ def pair_values(work: Work, planned: Sequence[Planned]) -> dict[str, Any]:
         for each in planned:
             run = work.trained(each)
             offline = work.offline(each.config)
-            by_seed = found.setdefault(each.config.dataset, {}).setdefault(each.label, {})
+            rows = found.setdefault(each.config.dataset, {}).setdefault(each.label, {})
             for index, seed in enumerate(run.config.seeds):
-                by_seed[str(seed)] = summarise(
-                    *measure_pairs(run, index, offline.pairs, offline.shown, count, bar.update)
-                )
+                rows[str(seed)] = summarise(*measure_pairs(run, index, offline.pairs, offline.shown, count, bar.update))
     return found
 
 
@@ -225,8 +224,8 @@ def score_lines(described: dict[str, Any]) -> list[str]:
 def over_lines(values: dict[str, Any]) -> list[str]:
     """Overestimation, one line per run."""
     lines = []
-    for label, by_seed in values.items():
-        text = ", ".join(f"{row['overestimation']:+.4g}" for row in by_seed.values())
+    for label, rows in values.items():
+        text = ", ".join(f"{row['overestimation']:+.4g}" for row in rows.values())
         lines.append(f"{label:<24} Q less the real value of the policy's pairs, by seed: {text}")
     return lines
 
