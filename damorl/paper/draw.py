@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -136,15 +136,18 @@ def draw_triples(
     return figure
 
 
-def draw_lines(axes: Axes, curves: Mapping[str, tuple[Any, Any]], title: str, mean: bool = True) -> None:
-    """Seeds thin, their mean bold, or each seed by itself; `curves` maps a label to steps and `[seed, step]`."""
+Shown = Literal["mean and seeds", "mean", "seeds"]
+
+
+def draw_lines(axes: Axes, curves: Mapping[str, tuple[Any, Any]], title: str, shown: Shown = "mean and seeds") -> None:
+    """Curves over updates; `curves` maps a label to steps and `[seed, step]`. Beside their mean, seeds are thin."""
     for (label, (steps, values)), colour in zip(curves.items(), SERIES, strict=False):
         values = np.asarray(values, float)
-        for number, row in enumerate(values):
-            width, alpha = (0.8, 0.35) if mean else (1.5, 0.85)
-            name = None if mean or number else f"{label}, by seed"
+        for number, row in enumerate(values if shown != "mean" else ()):
+            width, alpha = (1.5, 0.85) if shown == "seeds" else (0.8, 0.35)
+            name = f"{label}, by seed" if shown == "seeds" and number == 0 else None
             axes.plot(steps, row, color=colour, linewidth=width, alpha=alpha, label=name)
-        if mean:
+        if shown != "seeds":
             axes.plot(steps, values.mean(axis=0), color=colour, linewidth=1.8, label=label)
     axes.set_title(title, loc="left")
     axes.set_xlim(left=0)
@@ -172,7 +175,7 @@ def draw_training(described: Mapping[str, Any], reference: float, title: str) ->
     """Fig. 4: score and mean Q while training."""
     figure, axes = new_figure(2, 1, (5.4, 3.6), title)
     draw_lines(axes[0, 0], {k: (d["updates"], d["score"]) for k, d in described.items()}, "(a) normalised score")
-    draw_lines(axes[0, 1], {k: (d["updates"], d["mean_q"]) for k, d in described.items()}, "(b) value: mean Q", False)
+    draw_lines(axes[0, 1], {k: (d["updates"], d["mean_q"]) for k, d in described.items()}, "(b) value: mean Q", "seeds")
     scale_values(axes[0, 1], max(np.max(d["mean_q"]) for d in described.values()), reference)
     return figure
 
@@ -183,7 +186,7 @@ def draw_weights(
     """Fig. 5: the sweep's curves and its last scores, and the actor's weight fixed or not."""
     figure, axes = new_figure(3, 1, (4.3, 3.6), title)
     curves = {f"{weight:g}": (d["updates"], d["score"]) for weight, d in sweep.items()}
-    draw_lines(axes[0, 0], curves, titles[0])
+    draw_lines(axes[0, 0], curves, titles[0], "mean")
     means = [float(np.mean(d["last_10_mean"])) for d in sweep.values()]
     for place, (colour, (_, d)) in enumerate(zip(SERIES, sweep.items(), strict=False)):
         axes[0, 1].scatter([place] * len(d["last_10_mean"]), d["last_10_mean"], color=colour, s=26, zorder=3)

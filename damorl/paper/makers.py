@@ -238,7 +238,7 @@ def fig5(work: Work) -> Made:
     sweep = {weight: described[weight_label(weight)] for weight in WEIGHTS if weight_label(weight) in described}
     names = {FULL: "fixed to 1", FREE_WEIGHT: "the critic's own"}
     compared = {name: described[label] for label, name in names.items() if label in described}
-    titles = ("(a) score, by divergence weight", "(b) score, by the actor's weight")
+    titles = ("(a) mean score, by divergence weight", "(b) score, by the actor's weight")
     figure = draw.draw_weights(sweep, compared, titles, heading(work, "Fig. 5"))
     datasets = {"a": work.planned[0].config.dataset, "b": work.planned[-1].config.dataset}
     lines = score_lines(described) + [f"{label:<24} missing: no run" for label in missing]
