@@ -13,7 +13,7 @@ import numpy as np
 
 from damorl.data.datasets import Dataset, cache_dir, load_dataset
 from damorl.errors import UserError
-from damorl.experiment.config import LoopConfig, RunConfig, defaults, replace
+from damorl.experiment.config import RunConfig, resolve
 from damorl.experiment.describe import describe_episodes, simulator_of
 from damorl.experiment.result import Result, load_layers, plans, summarise
 from damorl.experiment.train import EVAL_SEED
@@ -41,12 +41,8 @@ def train(
     """
     task, resume, quiet = (settings.pop(k, d) for k, d in (("task", None), ("resume", False), ("quiet", False)))
     name = dataset if isinstance(dataset, str) else dataset.name
-    loop, algo_config = defaults(algo, preset, name)
     changes = {key.replace("__", "."): value for key, value in settings.items()}
-    loop_names = {field.name for field in dataclasses.fields(LoopConfig)}
-    loop = replace(loop, {k: v for k, v in changes.items() if k in loop_names})
-    algo_config = replace(algo_config, {k: v for k, v in changes.items() if k not in loop_names})
-    config = RunConfig(algo, name, task, preset, tuple(seeds), loop, algo_config)
+    config = resolve(algo, name, preset, seeds, changes, task)
     return run(config, Path(out), resume=resume, quiet=quiet, dataset=None if isinstance(dataset, str) else dataset)
 
 

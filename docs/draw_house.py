@@ -26,7 +26,9 @@ FLOORS = [  # from the ground up; a room uses only rooms below it
     ["algos", "data"],
     ["behaviour"],
     ["experiment"],
-    ["api", "cli"],
+    ["api"],
+    ["paper"],
+    ["cli"],
 ]
 
 

@@ -61,6 +61,7 @@ def test_a_bad_flag_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture[
         ["select"],
         ["report"],
         ["export"],
+        ["paper"],
     ],
 )
 def test_every_verb_has_help_with_examples(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:

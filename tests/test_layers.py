@@ -38,7 +38,8 @@ ALLOWED: dict[str, set[str]] = {
     "experiment": _LEARN | _LIVE | {"_version", "record", "report"},
     "api": _HOUSE,
     "": _HOUSE | {"api"},  # damorl/__init__.py
-    "cli": _HOUSE | {"api", ""},
+    "paper": _HOUSE | {"api"},
+    "cli": _HOUSE | {"api", "", "paper"},
     "__main__": {"cli"},
 }
 # Inside `algos` only these see the algorithms; an algorithm sees these and no other algorithm.

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from damorl._version import __version__
-from damorl.cli import data, export, report, score, select, theory, tools, train
+from damorl.cli import data, export, paper, report, score, select, theory, tools, train
 from damorl.errors import UserError
 
 USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv 2502.00850)
@@ -19,6 +19,7 @@ USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv
   damorl data list | make NAME|--all | download NAME | info SOURCE | check SOURCE |
               export SOURCE minari ID | train-behaviour TASK
   damorl theory [--cases N] [--json]                      the paper's theorems, checked exactly on random problems
+  damorl paper [list | fig1 ... fig5 | table1 | table2] [--scale smoke|quick|full]    the paper's figures, made anew
   damorl bench [--algo all|NAME] [--json]
   damorl --version
 
@@ -40,6 +41,7 @@ VERBS: dict[str, Verb] = {
     "export": export.export_verb,
     "data": lambda argv: dispatch(DATA_VERBS, argv, "damorl data"),
     "theory": theory.theory_verb,
+    "paper": paper.paper_verb,
     "bench": tools.bench_verb,
 }
 

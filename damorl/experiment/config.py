@@ -12,7 +12,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -170,6 +170,17 @@ def defaults(algo: str, preset: str, dataset: str) -> tuple[LoopConfig, Any]:
     loop = {name: value for name, value in overrides.items() if name in loop_names}
     rest = {name: value for name, value in overrides.items() if name not in loop_names}
     return replace(LoopConfig(), loop), replace(find_algorithm(algo).config_type(), rest)
+
+
+def resolve(
+    algo: str, dataset: str, preset: str, seeds: Sequence[int], changes: Mapping[str, Any], task: str | None = None
+) -> RunConfig:
+    """The run of a preset with `changes`: fields of the loop's or the algorithm's config by their dotted names."""
+    loop, algo_config = defaults(algo, preset, dataset)
+    loop_names = {field.name for field in dataclasses.fields(LoopConfig)}
+    loop = replace(loop, {name: value for name, value in changes.items() if name in loop_names})
+    algo_config = replace(algo_config, {name: value for name, value in changes.items() if name not in loop_names})
+    return RunConfig(algo, dataset, task, preset, tuple(seeds), loop, algo_config)
 
 
 def replace(config: Any, changes: dict[str, Any]) -> Any:

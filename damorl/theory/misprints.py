@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from importlib import resources
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +12,7 @@ from damorl.theory.families import Problem, occupancies
 from damorl.theory.generators import CHI_SQUARE, CUBIC, HALF_CHI_SQUARE, KL, Generator
 from damorl.theory.inner import expectation, log_ratio, solve_inner, surrogate
 from damorl.theory.mdp import MDP, Array, divergence
+from damorl.theory.printed import printed_table
 from damorl.theory.sides import root
 
 RATIOS = np.concatenate([np.geomspace(1e-9, 1.0, 4000), np.geomspace(1.0, 100.0, 2000)])
@@ -168,7 +167,7 @@ def exceeds_kl() -> Misprint:
 
 def averages() -> Misprint:
     """Table 2: the printed averages against those of the printed rows."""
-    table = paper_table2()
+    table = printed_table(2)
     rows = np.array([[np.nan if x is None else x for x in row] for row in table["rows"].values()])
     numbers = {}
     for method, mean, printed in zip(table["methods"], np.mean(rows, axis=0), table["printed_average"], strict=True):
@@ -180,7 +179,7 @@ def averages() -> Misprint:
 
 def nine_tasks() -> Misprint:
     """Table 2: means without the random sets, and MOBILE as its own authors report it."""
-    table = paper_table2()
+    table = printed_table(2)
     rows = np.array([row for name, row in table["rows"].items() if "random" not in name], np.float64)
     numbers = {f"{method}, nine tasks": float(x) for method, x in zip(table["methods"], rows.mean(0), strict=True)}
     elsewhere = table["mobile_elsewhere"]
@@ -205,12 +204,6 @@ CHECKS: tuple[Callable[[], Misprint], ...] = (
 def misprints() -> list[Misprint]:
     """All of them, computed."""
     return [check() for check in CHECKS]
-
-
-def paper_table2() -> dict[str, Any]:
-    """The paper's Table 2 as printed."""
-    text = resources.files("damorl.theory").joinpath("paper_table2.json").read_text(encoding="utf-8")
-    return json.loads(text)
 
 
 def _ratio(p: Array, q: Array) -> Array:

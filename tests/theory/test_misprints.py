@@ -9,7 +9,8 @@ import pytest
 
 from damorl.cli.theory import theory_verb
 from damorl.theory import misprints as page
-from damorl.theory.misprints import misprints, paper_table2
+from damorl.theory.misprints import misprints
+from damorl.theory.printed import printed_table
 
 
 def test_every_misprint_is_shown():
@@ -30,16 +31,16 @@ def test_table2_averages_by_hand():
 
 
 def test_table2_is_whole():
-    table = paper_table2()
+    table = printed_table(2)
     assert len(table["rows"]) == 12
     assert {len(row) for row in table["rows"].values()} == {len(table["methods"])} == {9}
 
 
 def test_right_averages_would_not_be_called_a_misprint(monkeypatch):
-    table = paper_table2()
+    table = printed_table(2)
     rows = np.array([[np.nan if x is None else x for x in row] for row in table["rows"].values()])
     table["printed_average"] = np.round(rows.mean(axis=0), 1).tolist()
-    monkeypatch.setattr(page, "paper_table2", lambda: table)
+    monkeypatch.setattr(page, "printed_table", lambda number: table)
     assert not page.averages().shown
 
 
