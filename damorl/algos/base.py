@@ -19,10 +19,10 @@ class OfflineData(NamedTuple):
     rows: Transition
     initial_obs: Array
     """True episode starts, `[E, obs_dim]`."""
-    episode_returns: Array | None = None
-    """Undiscounted return of each complete episode, `[E]`; None where nobody said."""
     episode: Array | None = None
     """The number of each row's episode, int32 `[N]`; its rows stand together, in the order of time. None: not known."""
+    episode_returns: Array | None = None
+    """Undiscounted return of each complete episode, `[E]`; None where nobody said."""
 
 
 @dataclass(frozen=True)

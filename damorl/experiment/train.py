@@ -43,8 +43,8 @@ def to_device(dataset: Dataset) -> OfflineData:
     return OfflineData(
         rows,
         jnp.asarray(dataset.initial_obs()),
-        episode_returns=jnp.asarray(returns, jnp.float32) if len(returns) else None,
-        episode=jnp.asarray(dataset.episode),
+        jnp.asarray(dataset.episode),
+        jnp.asarray(returns, jnp.float32) if len(returns) else None,
     )
 
 
