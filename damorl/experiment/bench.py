@@ -114,7 +114,8 @@ def synthetic_data(num_rows: int, seed: int = 0) -> OfflineData:
 
 def fresh_state(config: Any, data: OfflineData, algorithm: Algorithm = damo.ALGORITHM) -> Any:
     """One seed's state. A model is not fitted, but has the data's units, so that rollouts live as in training."""
-    state = jax.jit(lambda key: algorithm.init(key, config, PROBLEM, data))(jax.random.key(0))
+    init = jax.jit(lambda key, data: algorithm.init(key, config, PROBLEM, data))  # XLA would fold a constant
+    state = init(jax.random.key(0), data)
     model = getattr(state, "model", None)
     if not isinstance(model, dynamics.Dynamics):
         return state

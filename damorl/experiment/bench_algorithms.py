@@ -12,12 +12,18 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from damorl.algos import ALGORITHMS
+from damorl.algos.base import OfflineData
+from damorl.data.datasets import load_dataset
 from damorl.experiment.bench import Seeds, Workload, fresh_state, full_workload, synthetic_data, update_flops
 from damorl.experiment.bench_clock import interleave, machine, matrix_job
 from damorl.experiment.config import defaults, find_algorithm
+from damorl.experiment.train import to_device
+from damorl.types import Transition
 
-DATASET = "hopper-medium-expert"  # whose tuned values are measured
+DATASET, EPISODE = "hopper-medium-expert", 100  # whose tuned values are measured; rows of an episode
 COLUMNS = ("updates/s", "of matrix rate", "GFLOP", "refresh, s", "with refresh/s", "MiB")
 
 
@@ -56,6 +62,14 @@ class Entry:
         }
 
 
+def whole_data(num_rows: int) -> OfflineData:
+    """The synthetic rows in episodes, read as any dataset is: with all that an algorithm may ask of its data."""
+    rows = synthetic_data(num_rows).rows
+    timeouts = np.arange(num_rows) % EPISODE == EPISODE - 1
+    arrays = dict(zip(Transition._fields, (np.asarray(column) for column in rows), strict=True))
+    return to_device(load_dataset(arrays | {"timeouts": timeouts}, task="hopper"))
+
+
 def run_algorithms_bench(
     names: Sequence[str] = (),
     seconds: float = 3.0,
@@ -70,7 +84,7 @@ def run_algorithms_bench(
     """
     say = (lambda text: None) if quiet else (lambda text: print(f"bench: {text}", file=sys.stderr, flush=True))
     sizes, entries = sizes or full_workload(), []
-    data = synthetic_data(sizes.num_rows)
+    data = whole_data(sizes.num_rows)
     for name in names or sorted(ALGORITHMS):
         algorithm, (loop, config) = find_algorithm(name), defaults(name, preset, DATASET)
         say(f"compiling {name}")
@@ -109,6 +123,5 @@ def format_algorithms_bench(figures: Mapping[str, Any]) -> str:
             memory,
         )
         lines.append(f"{row['algo']:<{width}}" + "".join(f"{cell:>16}" for cell in cells))
-    return "\n".join(
-        [*lines, "", "GFLOP is of one update; a refresh (rollouts, model updates) comes before each block."]
-    )
+    note = "GFLOP is of one update; a refresh (rollouts, and model updates if any) comes before each block of updates."
+    return "\n".join([*lines, "", note])

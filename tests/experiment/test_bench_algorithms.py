@@ -70,6 +70,13 @@ def test_the_table_has_a_row_for_each(measured: tuple[dict[str, Any], list[bench
     assert " -" in bench_algorithms.format_algorithms_bench(figures | {"algorithms": unknown})
 
 
+def test_the_data_are_whole_episodes_of_the_synthetic_rows() -> None:
+    data, rows = bench_algorithms.whole_data(250), bench.synthetic_data(250).rows
+    for found, given in zip(data.rows, rows, strict=True):
+        np.testing.assert_array_equal(found, given)
+    np.testing.assert_array_equal(data.initial_obs, rows.obs[::100])
+
+
 def test_an_unknown_algorithm_is_refused_before_anything_is_measured() -> None:
     with pytest.raises(UserError, match="unknown algorithm 'mop'"):
         bench_algorithms.run_algorithms_bench(["mop"], quiet=True, sizes=TINY)
