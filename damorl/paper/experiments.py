@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from matplotlib import rc_context
 
 from damorl.api import run
 from damorl.errors import UserError
+from damorl.experiment.config import RunConfig, defaults
 from damorl.files import atomic_file, writing
 from damorl.paper import makers, plan
 from damorl.paper.draw import save
@@ -99,10 +101,9 @@ def make_experiment(
 
 def describe(name: str, request: Request, planned: Sequence[Planned], out: Path, result: makers.Made) -> dict[str, Any]:
     """What the JSON file holds: how it was made, the runs, the numbers, and the paper's own beside them."""
-    updates = [] if request.updates is None else ["--updates", str(request.updates)]
-    command = ["damorl", "paper", name, "--scale", request.scale, *updates]
     runs = [describe_run(each, out) for each in different(planned)]
     hashes = {each["dataset_sha256"] for each in runs if "dataset_sha256" in each}
+    command = ["damorl", "paper", name, *words(dataclasses.asdict(request))]
     provenance = store.provenance(command, ", ".join(sorted(hashes)), jax.devices()[0].device_kind)
     provenance.pop("started")  # the same runs give the same file
     return {
@@ -115,11 +116,33 @@ def describe(name: str, request: Request, planned: Sequence[Planned], out: Path,
     }
 
 
+def words(settings: dict[str, Any]) -> list[str]:
+    """Settings as words of a command, those that are None left out."""
+    found = []
+    for name, value in settings.items():
+        values = value if isinstance(value, tuple | list) else [value]
+        found += [] if value is None else [f"--{name.replace('_', '-')}", *map(str, values)]
+    return found
+
+
+def train_command(config: RunConfig) -> str:
+    """The `damorl train` that makes the same run."""
+    loop, algo_config = defaults(config.algo, config.preset, config.dataset)
+    settings = {"dataset": config.dataset, "preset": config.preset, "seeds": config.seeds}
+    for found, default in ((config.loop, loop), (config.algo_config, algo_config)):
+        for field in dataclasses.fields(found):
+            value = getattr(found, field.name)
+            if value != getattr(default, field.name):
+                settings[field.name] = "None" if value is None else value
+    return " ".join(["damorl", "train", config.algo, *words(settings)])
+
+
 def describe_run(planned: Planned, out: Path) -> dict[str, Any]:
     """Where a number came from; `finished` false where the run is missing."""
     config, directory = planned.config, planned.directory(out)
     found: dict[str, Any] = {
         "label": planned.label,
+        "command": train_command(config),
         "name": config.name(),
         "finished": planned.finished(out),
         "dataset": config.dataset,

@@ -248,7 +248,7 @@ def fig5(work: Work) -> Made:
 def table2(work: Work) -> Made:
     """All algorithms on all data sets."""
     rows = table_rows(work.planned, work.out, work.given)
-    figure = draw_scores(rows, "Table 2")
+    figure = draw_scores(rows, f"Table 2  \u00b7  scale {work.request.scale}")
     table = printed_table(2)
     printed = {"source": table["source"], "methods": table["methods"], "rows": table["rows"]}
     return Made({"rows": [row.as_dict() for row in rows]}, figure, text_table(rows).splitlines(), printed)

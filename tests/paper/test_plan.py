@@ -11,7 +11,7 @@ from damorl.algos import ALGORITHMS
 from damorl.cli import main
 from damorl.errors import UserError
 from damorl.paper import plan
-from damorl.paper.experiments import EXPERIMENTS, different, list_experiments, make_experiment
+from damorl.paper.experiments import EXPERIMENTS, different, list_experiments, make_experiment, train_command
 from damorl.paper.plan import FULL, HOPPER, Request
 from damorl.paper.scores import paper_name, table_rows, text_table
 from damorl.record.store import append_metrics, read_json, write_json
@@ -57,6 +57,16 @@ def test_scales_seeds_and_updates():
     assert (run.config.loop.total_updates, run.config.algo_config.actor_lr_decay) == (300_000, 300_000)
     bc = plan.table2(Request("quick", algos=("bc",), updates=300_000))[0]
     assert bc.config.loop.total_updates == 300_000
+
+
+def test_the_command_of_a_run_says_what_differs_from_its_preset():
+    planned = {run.label: run.config for run in plan.fig5(Request("quick", seeds=(3, 4), updates=200_000))}
+    start = "damorl train damo --dataset hopper-medium-expert --preset quick --seeds 3 4 --total-updates 200000"
+    assert train_command(planned[FULL]) == f"{start} --actor-lr-decay 200000"
+    free = "--actor-divergence-weight None --actor-lr-decay 200000"
+    assert train_command(planned["actor weight = critic's"]).endswith(free)
+    (bc,) = plan.table2(Request("quick", algos=("bc",)))
+    assert train_command(bc.config) == "damorl train bc --dataset hopper-medium-expert --preset quick --seeds 0 1"
 
 
 def test_table2_plans_every_registered_algorithm(monkeypatch: pytest.MonkeyPatch):
