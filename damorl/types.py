@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,9 @@ Metrics = dict[str, jax.Array]
 
 OnProgress = Callable[[str, int, int | None, dict[str, float]], None]
 """`(stage, done, total or None, figures)`, called while a long host-side stage works."""
+
+TerminationFn = Callable[[Array, Array, Array], Array]
+"""`(obs, action, next_obs) -> bool [B]`, whether the task ends there."""
 
 
 class Transition(NamedTuple):
@@ -45,3 +49,23 @@ class Spec(NamedTuple):
 
     obs_dim: int
     action_dim: int
+
+
+class OfflineData(NamedTuple):
+    """The dataset on the device, shared by all seeds."""
+
+    rows: Transition
+    initial_obs: Array
+    """True episode starts, `[E, obs_dim]`."""
+    episode: Array | None = None
+    """The number of each row's episode, int32 `[N]`; its rows stand together, in the order of time. None: not known."""
+    episode_returns: Array | None = None
+    """Undiscounted return of each complete episode, `[E]`; None where nobody said."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an algorithm may know of the task besides the data. Hashable: it is static under jit."""
+
+    spec: Spec
+    termination: TerminationFn

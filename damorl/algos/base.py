@@ -9,28 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from damorl.parts.rollout import TerminationFn
-from damorl.types import Array, Key, Metrics, OnProgress, Params, Spec, Transition
-
-
-class OfflineData(NamedTuple):
-    """The dataset on the device, shared by all seeds."""
-
-    rows: Transition
-    initial_obs: Array
-    """True episode starts, `[E, obs_dim]`."""
-    episode: Array | None = None
-    """The number of each row's episode, int32 `[N]`; its rows stand together, in the order of time. None: not known."""
-    episode_returns: Array | None = None
-    """Undiscounted return of each complete episode, `[E]`; None where nobody said."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What an algorithm may know of the task besides the data. Hashable: it is static under jit."""
-
-    spec: Spec
-    termination: TerminationFn
+from damorl.types import Array, Key, Metrics, OfflineData, OnProgress, Params, Problem, Spec
 
 
 class Planner(NamedTuple):

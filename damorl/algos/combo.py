@@ -20,17 +20,17 @@ Bugs not copied: rollouts that never terminate (polixir's), proposals for s' eva
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 
-from damorl.algos.base import Algorithm, OfflineData, Problem
-from damorl.core import buffer as ring
+from damorl.algos.base import Algorithm, OfflineData
 from damorl.errors import UserError
-from damorl.parts import conservative, dynamics, model_data, sac
+from damorl.parts import conservative, model_agent, model_data
 from damorl.parts.conservative import ConservativeSettings
+from damorl.parts.model_agent import State
 from damorl.parts.model_data import ModelSettings, count_real
-from damorl.types import Key, Metrics, OnProgress
+from damorl.types import Key, Metrics
 
 
 @dataclass(frozen=True)
@@ -58,40 +58,6 @@ class Config(ModelSettings, ConservativeSettings):
             )
 
 
-class State(NamedTuple):
-    """Everything that changes, and the fitted model."""
-
-    agent: sac.SACState
-    model: dynamics.Dynamics
-    """The elites."""
-    buffer: ring.RingBuffer
-
-
-def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
-    """Fresh networks, an unfitted model and an empty model buffer."""
-    model_key, agent_key = jax.random.split(key)
-    return State(
-        sac.init(agent_key, config, problem.spec),
-        dynamics.init_model(model_key, config.dynamics, *problem.spec),
-        model_data.init_buffer(config, *problem.spec),
-    )
-
-
-def prepare(
-    key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
-) -> State:
-    """Fit the dynamics model."""
-    return state._replace(model=model_data.fit_model(key, config.dynamics, data.rows, on_progress))
-
-
-def refresh(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
-    """Branched rollouts of the policy in the model, into the buffer."""
-    rows, keep, metrics = model_data.imagine(
-        config, state.model, state.agent.actor.params, problem.termination, data.rows, key
-    )
-    return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics
-
-
 def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """One gradient step of critic, actor and temperature on a mixed batch."""
     batch_key, agent_key = jax.random.split(key)
@@ -104,4 +70,12 @@ def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[S
     return state._replace(agent=agent), metrics
 
 
-ALGORITHM = Algorithm("combo", Config, init, prepare, refresh, update, lambda state: state.agent.average_actor)
+ALGORITHM = Algorithm(
+    "combo",
+    Config,
+    init=model_agent.init,
+    prepare=model_agent.prepare,
+    refresh=model_agent.refresh,
+    update=update,
+    actor=model_agent.actor,
+)

@@ -25,20 +25,19 @@ reads the text "False" as true), a normalised deviation with the reference score
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from damorl.algos.base import Algorithm, OfflineData, Problem
-from damorl.core import buffer as ring
+from damorl.algos.base import Algorithm, OfflineData
 from damorl.errors import UserError
-from damorl.parts import dynamics, model_data, sac
+from damorl.parts import dynamics, model_agent, model_data, sac
 from damorl.parts.actor import policy
 from damorl.parts.critic import q_min
+from damorl.parts.model_agent import State
 from damorl.parts.model_data import ModelSettings
 from damorl.parts.sac import SACSettings
-from damorl.types import Array, Key, Metrics, OnProgress, Transition
+from damorl.types import Array, Key, Metrics, Transition
 
 
 @dataclass(frozen=True)
@@ -63,15 +62,6 @@ class Config(ModelSettings, SACSettings):
                 f"dynamics.num_elites must be at least 2 for the deviation between elites, found "
                 f"{self.dynamics.num_elites}: give more elites, or train sac"
             )
-
-
-class State(NamedTuple):
-    """Everything that changes, and the fitted model."""
-
-    agent: sac.SACState
-    model: dynamics.Dynamics
-    """The elites: they make the rollouts and are asked for the inconsistency."""
-    buffer: ring.RingBuffer
 
 
 def inconsistency(
@@ -106,31 +96,6 @@ def penalised_target(config: Config, state: State, batch: Transition, cost: Arra
     return jnp.maximum(target, 0.0) if config.target_floor else target
 
 
-def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
-    """Fresh networks, an unfitted model and an empty model buffer."""
-    model_key, agent_key = jax.random.split(key)
-    return State(
-        sac.init(agent_key, config, problem.spec),
-        dynamics.init_model(model_key, config.dynamics, *problem.spec),
-        model_data.init_buffer(config, *problem.spec),
-    )
-
-
-def prepare(
-    key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
-) -> State:
-    """Fit the dynamics model."""
-    return state._replace(model=model_data.fit_model(key, config.dynamics, data.rows, on_progress))
-
-
-def refresh(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
-    """Branched rollouts of the policy in the model, into the buffer; their rewards are the model's own."""
-    rows, keep, metrics = model_data.imagine(
-        config, state.model, state.agent.actor.params, problem.termination, data.rows, key
-    )
-    return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics
-
-
 def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """One gradient step of critic, actor and temperature on a mixed batch, towards the penalised target."""
     batch_key, agent_key, penalty_key = jax.random.split(key, 3)
@@ -143,4 +108,12 @@ def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[S
     return state._replace(agent=agent), metrics
 
 
-ALGORITHM = Algorithm("mobile", Config, init, prepare, refresh, update, lambda state: state.agent.average_actor)
+ALGORITHM = Algorithm(
+    "mobile",
+    Config,
+    init=model_agent.init,
+    prepare=model_agent.prepare,
+    refresh=model_agent.refresh,
+    update=update,
+    actor=model_agent.actor,
+)

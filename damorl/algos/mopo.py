@@ -20,17 +20,17 @@ Bugs not copied: next states that are the next episode's start (D4RL's loader), 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Literal
 
-import jax
 import jax.numpy as jnp
 
 from damorl.algos.base import Algorithm, OfflineData, Problem
-from damorl.core import buffer as ring
-from damorl.parts import dynamics, model_data, sac
+from damorl.parts import dynamics, model_agent
+from damorl.parts.model_agent import State
 from damorl.parts.model_data import ModelSettings
 from damorl.parts.sac import SACSettings
-from damorl.types import Array, Key, Metrics, OnProgress, Transition
+from damorl.types import Array, Key, Metrics, Transition
 
 Penalty = Literal["max_std", "disagreement", "ensemble_std"]
 
@@ -43,15 +43,6 @@ class Config(ModelSettings, SACSettings):
     """Weight of the penalty, the paper's lambda (OfflineRL-Kit's default; tuned per dataset). 0 gives `sac`."""
     penalty: Penalty = "max_std"
     """The uncertainty u: largest predicted deviation of any member (released codes), or one of two disagreements."""
-
-
-class State(NamedTuple):
-    """Everything that changes, and the fitted model."""
-
-    agent: sac.SACState
-    model: dynamics.Dynamics
-    """All members, best first: the elites make the rollouts, everyone is asked for the penalty."""
-    buffer: ring.RingBuffer
 
 
 def uncertainty(model: dynamics.Dynamics, obs: Array, action: Array, kind: Penalty) -> Array:
@@ -72,38 +63,18 @@ def penalise(config: Config, model: dynamics.Dynamics, rows: Transition) -> Tran
     return rows._replace(reward=rows.reward - cost)
 
 
-def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
-    """Fresh networks, an unfitted model and an empty model buffer."""
-    model_key, agent_key = jax.random.split(key)
-    return State(
-        sac.init(agent_key, config, problem.spec),
-        dynamics.init_members(model_key, config.dynamics, *problem.spec),
-        model_data.init_buffer(config, *problem.spec),
-    )
-
-
-def prepare(
-    key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
-) -> State:
-    """Fit the dynamics model and keep every member."""
-    model = model_data.fit_model(key, config.dynamics, data.rows, on_progress, fit=dynamics.fit_members)
-    return state._replace(model=model)
-
-
 def refresh(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """Branched rollouts of the policy in the elites, with penalised rewards, into the buffer."""
-    elites = dynamics.first_members(state.model, config.dynamics.num_elites)
-    actor, revise = state.agent.actor.params, lambda rows: penalise(config, state.model, rows)
-    rows, keep, metrics = model_data.imagine(config, elites, actor, problem.termination, data.rows, key, revise)
-    return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics
+    revise = lambda rows: penalise(config, state.model, rows)
+    return model_agent.refresh(config, problem, state, data, key, revise)
 
 
-def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
-    """One gradient step of critic, actor and temperature on a mixed batch."""
-    batch_key, agent_key = jax.random.split(key)
-    batch = model_data.mixed_batch(data.rows, state.buffer, batch_key, config.batch_size, config.real_ratio)
-    agent, metrics = sac.update(config, state.agent, batch, agent_key)
-    return state._replace(agent=agent), metrics
-
-
-ALGORITHM = Algorithm("mopo", Config, init, prepare, refresh, update, lambda state: state.agent.average_actor)
+ALGORITHM = Algorithm(
+    "mopo",
+    Config,
+    init=partial(model_agent.init, all_members=True),
+    prepare=partial(model_agent.prepare, all_members=True),
+    refresh=refresh,
+    update=model_agent.update,
+    actor=model_agent.actor,
+)

@@ -35,7 +35,7 @@ import jax.numpy as jnp
 from damorl.algos.base import Algorithm, OfflineData, Problem
 from damorl.core import buffer as ring
 from damorl.errors import UserError
-from damorl.parts import dynamics, model_data, sac
+from damorl.parts import dynamics, model_agent, model_data, sac
 from damorl.parts.model_data import ModelSettings
 from damorl.parts.sac import SACSettings
 from damorl.types import Array, Key, Metrics, OnProgress, Transition
@@ -110,13 +110,7 @@ def halt(config: Config, state: State, halt_reward: Array, rows: Transition) -> 
 
 def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
     """Fresh networks, an unfitted model, an empty model buffer."""
-    model_key, agent_key = jax.random.split(key)
-    return State(
-        sac.init(agent_key, config, problem.spec),
-        dynamics.init_model(model_key, config.dynamics, *problem.spec),
-        model_data.init_buffer(config, *problem.spec),
-        jnp.full((), jnp.inf, jnp.float32),
-    )
+    return State(*model_agent.init(key, config, problem, data), threshold=jnp.full((), jnp.inf, jnp.float32))
 
 
 def prepare(
@@ -137,12 +131,12 @@ def refresh(config: Config, problem: Problem, state: State, data: OfflineData, k
     return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics
 
 
-def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
-    """One gradient step of critic, actor and temperature on a mixed batch."""
-    batch_key, agent_key = jax.random.split(key)
-    batch = model_data.mixed_batch(data.rows, state.buffer, batch_key, config.batch_size, config.real_ratio)
-    agent, metrics = sac.update(config, state.agent, batch, agent_key)
-    return state._replace(agent=agent), metrics
-
-
-ALGORITHM = Algorithm("morel", Config, init, prepare, refresh, update, lambda state: state.agent.average_actor)
+ALGORITHM = Algorithm(
+    "morel",
+    Config,
+    init=init,
+    prepare=prepare,
+    refresh=refresh,
+    update=model_agent.update,
+    actor=model_agent.actor,
+)

@@ -37,7 +37,7 @@ from damorl.core import buffer as ring
 from damorl.core.distribution import gaussian_log_prob
 from damorl.core.optim import Learner, adam, init_learner, minimise
 from damorl.errors import UserError
-from damorl.parts import dynamics, model_data, sac
+from damorl.parts import dynamics, model_agent, model_data, sac
 from damorl.parts.actor import clone_actor, policy
 from damorl.parts.critic import q_min
 from damorl.parts.dynamics import DynamicsConfig
@@ -195,14 +195,8 @@ def play(config: Config, problem: Problem, state: State, data: OfflineData, key:
 
 def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
     """Fresh networks, an unfitted model and an empty model buffer."""
-    model_key, agent_key = jax.random.split(key)
-    model = dynamics.init_model(model_key, config.dynamics, *problem.spec)
-    return State(
-        sac.init(agent_key, config, problem.spec),
-        model,
-        adam(config.adversary_lr).init(model.params),
-        model_data.init_buffer(config, *problem.spec),
-    )
+    agent, model, buffer = model_agent.init(key, config, problem, data)
+    return State(agent, model, adam(config.adversary_lr).init(model.params), buffer)
 
 
 def prepare(
@@ -225,17 +219,16 @@ def refresh(config: Config, problem: Problem, state: State, data: OfflineData, k
     if config.model_moves:
         adversary_key, key = jax.random.split(key)
         state, metrics = play(config, problem, state, data, adversary_key)
-    actor = state.agent.actor.params
-    rows, keep, rollout_metrics = model_data.imagine(config, state.model, actor, problem.termination, data.rows, key)
-    return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics | rollout_metrics
+    state, rollout_metrics = model_agent.refresh(config, problem, state, data, key)
+    return state, metrics | rollout_metrics
 
 
-def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
-    """One gradient step of critic, actor and temperature on a mixed batch."""
-    batch_key, agent_key = jax.random.split(key)
-    batch = model_data.mixed_batch(data.rows, state.buffer, batch_key, config.batch_size, config.real_ratio)
-    agent, metrics = sac.update(config, state.agent, batch, agent_key)
-    return state._replace(agent=agent), metrics
-
-
-ALGORITHM = Algorithm("rambo", Config, init, prepare, refresh, update, lambda state: state.agent.average_actor)
+ALGORITHM = Algorithm(
+    "rambo",
+    Config,
+    init=init,
+    prepare=prepare,
+    refresh=refresh,
+    update=model_agent.update,
+    actor=model_agent.actor,
+)

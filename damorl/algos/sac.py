@@ -15,16 +15,11 @@ the bound 1 on the temperature and a cosine on the actor's rate. `actor_averagin
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import jax
-
-from damorl.algos.base import Algorithm, OfflineData, Problem
-from damorl.core import buffer as ring
-from damorl.parts import dynamics, model_data, sac
+from damorl.algos.base import Algorithm
+from damorl.parts import model_agent
 from damorl.parts.model_data import ModelSettings
 from damorl.parts.sac import SACSettings
-from damorl.types import Key, Metrics, OnProgress
 
 
 @dataclass(frozen=True)
@@ -32,46 +27,12 @@ class Config(ModelSettings, SACSettings):
     """Settings of SAC on model data: the agent's and the model's, nothing of its own."""
 
 
-class State(NamedTuple):
-    """Everything that changes, and the fitted model."""
-
-    agent: sac.SACState
-    model: dynamics.Dynamics
-    """The elites."""
-    buffer: ring.RingBuffer
-
-
-def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
-    """Fresh networks, an unfitted model and an empty model buffer."""
-    model_key, agent_key = jax.random.split(key)
-    return State(
-        sac.init(agent_key, config, problem.spec),
-        dynamics.init_model(model_key, config.dynamics, *problem.spec),
-        model_data.init_buffer(config, *problem.spec),
-    )
-
-
-def prepare(
-    key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
-) -> State:
-    """Fit the dynamics model."""
-    return state._replace(model=model_data.fit_model(key, config.dynamics, data.rows, on_progress))
-
-
-def refresh(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
-    """Branched rollouts of the policy in the model, into the buffer."""
-    rows, keep, metrics = model_data.imagine(
-        config, state.model, state.agent.actor.params, problem.termination, data.rows, key
-    )
-    return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics
-
-
-def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
-    """One gradient step of critic, actor and temperature on a mixed batch."""
-    batch_key, agent_key = jax.random.split(key)
-    batch = model_data.mixed_batch(data.rows, state.buffer, batch_key, config.batch_size, config.real_ratio)
-    agent, metrics = sac.update(config, state.agent, batch, agent_key)
-    return state._replace(agent=agent), metrics
-
-
-ALGORITHM = Algorithm("sac", Config, init, prepare, refresh, update, lambda state: state.agent.average_actor)
+ALGORITHM = Algorithm(
+    "sac",
+    Config,
+    init=model_agent.init,
+    prepare=model_agent.prepare,
+    refresh=model_agent.refresh,
+    update=model_agent.update,
+    actor=model_agent.actor,
+)

@@ -41,10 +41,10 @@ from damorl.core.nets import MLP, init_mlp
 from damorl.core.optim import Learner, init_learner, minimise
 from damorl.core.scaler import Standardiser
 from damorl.errors import UserError
-from damorl.parts import classifier, dynamics, model_data, sac
+from damorl.parts import classifier, dynamics, model_agent, model_data, sac
 from damorl.parts.model_data import ModelSettings
 from damorl.parts.sac import SACSettings
-from damorl.types import Array, Key, Metrics, OnProgress, Params, Transition
+from damorl.types import Array, Key, Metrics, Params, Transition
 
 
 @dataclass(frozen=True)
@@ -168,21 +168,6 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
     )
 
 
-def prepare(
-    key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
-) -> State:
-    """Fit the dynamics model."""
-    return state._replace(model=model_data.fit_model(key, config.dynamics, data.rows, on_progress))
-
-
-def refresh(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
-    """Branched rollouts of the policy in the model, into the buffer; rewards are adjusted when they are used."""
-    rows, keep, metrics = model_data.imagine(
-        config, state.model, state.agent.actor.params, problem.termination, data.rows, key
-    )
-    return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics
-
-
 def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """One gradient step of the classifiers, then of critic, actor and temperature on the adjusted reward."""
     batch_key, agent_key, classifier_key = jax.random.split(key, 3)
@@ -201,4 +186,12 @@ def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[S
     return state._replace(agent=agent), metrics | shift_metrics | agent_metrics
 
 
-ALGORITHM = Algorithm("sambo", Config, init, prepare, refresh, update, lambda state: state.agent.average_actor)
+ALGORITHM = Algorithm(
+    "sambo",
+    Config,
+    init=init,
+    prepare=model_agent.prepare,
+    refresh=model_agent.refresh,
+    update=update,
+    actor=model_agent.actor,
+)

@@ -164,6 +164,17 @@ def make_optimiser(config: DynamicsConfig) -> optax.GradientTransformation:
     return adam(config.learning_rate, config.max_batches)
 
 
+def init_fit(key: Key, config: DynamicsConfig, obs_dim: int, action_dim: int) -> FitState:
+    """Fresh members, before their first epoch."""
+    params = init_params(key, config, obs_dim, action_dim)
+    return FitState(
+        learner=init_learner(params, make_optimiser(config)),
+        best_layers=jax.tree.map(jnp.copy, params.layers),
+        best_error=jnp.full(config.num_members, 1e10, jnp.float32),  # a weak type would compile the epoch again
+        stale_epochs=jnp.zeros((), jnp.int32),
+    )
+
+
 @partial(jax.jit, static_argnames=("config", "num_batches"), donate_argnames="state")
 def fit_epoch(
     state: FitState, arrays: Any, key: Key, *, config: DynamicsConfig, num_batches: int
@@ -229,13 +240,7 @@ def fit_members(
     x, y = inputs.apply(x), targets.apply(y)
     arrays = (bootstrap, x[train], y[train], x[holdout], y[holdout], varying)
 
-    params = init_params(init_key, config, data.obs.shape[1], data.action.shape[1])
-    state = FitState(
-        learner=init_learner(params, make_optimiser(config)),
-        best_layers=jax.tree.map(jnp.copy, params.layers),
-        best_error=jnp.full(config.num_members, 1e10, jnp.float32),  # a weak type would compile the epoch again
-        stale_epochs=jnp.zeros((), jnp.int32),
-    )
+    state = init_fit(init_key, config, data.obs.shape[1], data.action.shape[1])
     epoch_batches = config.epoch_batches or -(-train.size // config.batch_size)
     done = 0
     while int(state.stale_epochs) < config.patience and (config.max_batches is None or done < config.max_batches):

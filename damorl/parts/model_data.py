@@ -14,8 +14,8 @@ from damorl.core import buffer as ring
 from damorl.errors import UserError
 from damorl.parts import dynamics
 from damorl.parts.actor import policy
-from damorl.parts.rollout import Revise, TerminationFn, rollout
-from damorl.types import Array, Key, Metrics, OnProgress, Params, Transition
+from damorl.parts.rollout import Revise, rollout
+from damorl.types import Array, Key, Metrics, OnProgress, Params, TerminationFn, Transition
 
 Fit = Callable[..., tuple[dynamics.Dynamics, dict[str, float]]]
 

@@ -26,8 +26,7 @@ import numpy as np
 
 from damorl.parts.dynamics import Dynamics, disagreement, sample_step
 from damorl.parts.fqe import Act, act_mode
-from damorl.parts.rollout import TerminationFn
-from damorl.types import Array, Key, Params, Transition
+from damorl.types import Array, Key, Params, TerminationFn, Transition
 
 CHUNK = 50  # steps in one compiled call; between two the host looks whether anybody is still on their feet
 

@@ -8,10 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from damorl.parts.dynamics import Dynamics, sample_step
-from damorl.types import Array, Key, Metrics, Transition
+from damorl.types import Array, Key, Metrics, TerminationFn, Transition
 
-TerminationFn = Callable[[Array, Array, Array], Array]
-"""`(obs, action, next_obs) -> bool [B]`."""
 Revise = Callable[[Transition], Transition]
 """What a step's rows `[B, ...]` become before they are followed and kept: a penalised reward (MOPO), a halt (MOReL)."""
 

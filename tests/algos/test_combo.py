@@ -30,9 +30,9 @@ CONFIG = combo.Config(
 
 def after_two_updates(module, config, problem: Problem, data: OfflineData):
     """An unfitted model will do."""
-    state = module.init(jax.random.key(0), config, problem, data)
-    state, _ = jax.jit(lambda s, k: module.refresh(config, problem, s, data, k))(state, jax.random.key(1))
-    step = jax.jit(lambda s, k: module.update(config, s, data, k)[0])
+    state = module.ALGORITHM.init(jax.random.key(0), config, problem, data)
+    state, _ = jax.jit(lambda s, k: module.ALGORITHM.refresh(config, problem, s, data, k))(state, jax.random.key(1))
+    step = jax.jit(lambda s, k: module.ALGORITHM.update(config, s, data, k)[0])
     return step(step(state, jax.random.key(2)), jax.random.key(3))
 
 
@@ -56,7 +56,7 @@ def test_q_is_lowered_at_the_states_of_rho_and_raised_on_offline_rows(problem, d
         return agent, {}
 
     monkeypatch.setattr(conservative, "update", spy)
-    state = combo.init(jax.random.key(0), CONFIG, problem, data)
+    state = combo.ALGORITHM.init(jax.random.key(0), CONFIG, problem, data)
     buffer = state.buffer._replace(rows=state.buffer.rows._replace(reward=jnp.full(40, -7.0)), size=jnp.int32(40))
     paid = data._replace(rows=data.rows._replace(reward=jnp.full(20, 7.0)))
     combo.update(replace(CONFIG, rho=rho), state._replace(buffer=buffer), paid, jax.random.key(1))

@@ -13,7 +13,7 @@ import pytest
 from damorl.algos import mobile, sac
 from damorl.errors import UserError
 from damorl.experiment.config import defaults
-from damorl.parts import model_data
+from damorl.parts import model_agent, model_data
 from damorl.parts import sac as agents
 from damorl.parts.dynamics import DynamicsConfig
 from damorl.types import Transition
@@ -136,10 +136,10 @@ def test_without_a_coefficient_it_is_sac_with_the_floor_bit_for_bit(state, data)
 def test_without_coefficient_and_floor_it_is_sac_bit_for_bit(state, data, problem):
     found, _ = updated(replace(CONFIG, penalty_coefficient=0.0, target_floor=False), state, data)
     settings = sac.Config(**sac_settings(real_ratio=0.3), entropy_backup=False)
-    plain = sac.State(state.agent, state.model, state.buffer)
-    assert_bits(found.agent, jax.jit(partial(sac.update, settings))(plain, data, KEY)[0].agent)
-    refreshed, _ = jax.jit(partial(mobile.refresh, CONFIG, problem))(state, data, KEY)
-    expected, _ = jax.jit(partial(sac.refresh, settings, problem))(plain, data, KEY)
+    plain = model_agent.State(state.agent, state.model, state.buffer)
+    assert_bits(found.agent, jax.jit(partial(sac.ALGORITHM.update, settings))(plain, data, KEY)[0].agent)
+    refreshed, _ = jax.jit(partial(mobile.ALGORITHM.refresh, CONFIG, problem))(state, data, KEY)
+    expected, _ = jax.jit(partial(sac.ALGORITHM.refresh, settings, problem))(plain, data, KEY)
     assert_bits(refreshed.buffer, expected.buffer)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from damorl.algos import mobile, mopo, morel, sac, sambo
+from damorl.algos import mobile, mopo, morel, rambo, sac, sambo
 from damorl.algos.base import OfflineData, Problem
 from damorl.core.nets import Dense
 from damorl.core.scaler import Standardiser
@@ -74,12 +75,17 @@ def data() -> OfflineData:
 
 
 def start(module, config, data):
-    state = jax.jit(lambda key: module.init(key, config, PROBLEM, data))(jax.random.key(0))
-    return module.prepare(jax.random.key(1), config, PROBLEM, state, data, lambda *_: None)
+    algorithm = module.ALGORITHM
+    state = jax.jit(lambda key: algorithm.init(key, config, PROBLEM, data))(jax.random.key(0))
+    return algorithm.prepare(jax.random.key(1), config, PROBLEM, state, data, lambda *_: None)
 
 
 def refreshed(module, config, state, data):
-    return jax.jit(lambda s, k: module.refresh(config, PROBLEM, s, data, k))(state, jax.random.key(2))
+    return jax.jit(partial(module.ALGORITHM.refresh, config, PROBLEM))(state, data, jax.random.key(2))
+
+
+def updated(module, config, state, data):
+    return jax.jit(partial(module.ALGORITHM.update, config))(state, data, jax.random.key(3))
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +128,10 @@ def test_real_rewards_are_untouched(data, state):
     """A batch of offline rows only does not see the buffer's penalty, whatever it is."""
     config = replace(CONFIG, real_ratio=1.0)
     poor = state._replace(buffer=state.buffer._replace(size=jnp.int32(1)))
-    run = jax.jit(
-        lambda s, c: mopo.update(config, s._replace(buffer=s.buffer._replace(rows=c)), data, jax.random.key(3))
+    with_pay = lambda pay: poor._replace(
+        buffer=poor.buffer._replace(rows=poor.buffer.rows._replace(reward=poor.buffer.rows.reward + pay))
     )
-    rich, ruined = (run(poor, poor.buffer.rows._replace(reward=poor.buffer.rows.reward + r)) for r in (0.0, -1e9))
+    rich, ruined = (updated(mopo, config, with_pay(pay), data) for pay in (0.0, -1e9))
     assert float(rich[1]["critic/loss"]) == float(ruined[1]["critic/loss"]) < 1e3
 
 
@@ -133,9 +139,8 @@ def test_without_a_coefficient_it_is_sac_bit_for_bit(data, free):
     settings = sac.Config(**TINY)
     plain, _ = refreshed(sac, settings, start(sac, settings, data), data)
     np.testing.assert_array_equal(plain.buffer.rows.reward, free[0].buffer.rows.reward)
-    run = lambda module, config, s: jax.jit(lambda s, k: module.update(config, s, data, k))(s, jax.random.key(4))[0]
-    ours = run(mopo, replace(CONFIG, penalty_coefficient=0.0), free[0])
-    theirs = run(sac, settings, plain)
+    ours, _ = updated(mopo, replace(CONFIG, penalty_coefficient=0.0), free[0], data)
+    theirs, _ = updated(sac, settings, plain, data)
     for one, other in zip(jax.tree.leaves(ours.agent), jax.tree.leaves(theirs.agent), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -144,7 +149,14 @@ def test_without_a_coefficient_it_is_sac_bit_for_bit(data, free):
 @pytest.mark.parametrize(
     ("module", "own"),
     # without MOBILE's floor: no reward of this world is above 0, so every target would be the floor
-    [(sac, {}), (mopo, {}), (mobile, {"target_floor": False, "penalty_coefficient": 0.5}), (morel, {}), (sambo, {})],
+    [
+        (sac, {}),
+        (mopo, {}),
+        (mobile, {"target_floor": False, "penalty_coefficient": 0.5}),
+        (morel, {}),
+        (sambo, {}),
+        (rambo, {"adversary_updates": 20, "adversary_batch_size": 64, "cloning_updates": 100}),
+    ],
 )
 def test_it_beats_the_behaviour_on_a_toy(module, own, point_world, point_settings):
     config = module.Config(**point_settings["agent"], **point_settings["model"], initial_temperature=0.05, **own)

@@ -14,7 +14,7 @@ from damorl.algos import morel, sac
 from damorl.algos.base import OfflineData
 from damorl.core.nets import Dense
 from damorl.errors import UserError
-from damorl.parts import dynamics
+from damorl.parts import dynamics, model_agent
 from damorl.parts.dynamics import DynamicsConfig
 
 from .conftest import ACTION_DIM, OBS_DIM, assert_bits, moving_elites, rows, sac_settings, sac_state
@@ -108,15 +108,15 @@ def test_with_no_tolerance_every_first_step_halts(state, problem, data):
 def test_with_all_tolerance_it_is_sac_bit_for_bit(state, problem, data):
     state = state._replace(threshold=jnp.float32(jnp.inf))
     settings = sac.Config(**sac_settings())
-    plain = sac.State(state.agent, state.model, state.buffer)
+    plain = model_agent.State(state.agent, state.model, state.buffer)
     (ours, metrics), (theirs, _) = (
         refreshed(state, problem, data),
-        jax.jit(partial(sac.refresh, settings, problem))(plain, data, KEY),
+        jax.jit(partial(sac.ALGORITHM.refresh, settings, problem))(plain, data, KEY),
     )
     assert float(metrics["rollout/halt_share"]) == 0.0
     assert_bits(ours.buffer, theirs.buffer)
-    ours, _ = jax.jit(partial(morel.update, CONFIG))(ours, data, KEY)
-    theirs, _ = jax.jit(partial(sac.update, settings))(theirs, data, KEY)
+    ours, _ = jax.jit(partial(morel.ALGORITHM.update, CONFIG))(ours, data, KEY)
+    theirs, _ = jax.jit(partial(sac.ALGORITHM.update, settings))(theirs, data, KEY)
     assert_bits(ours.agent, theirs.agent)
 
 

@@ -16,7 +16,7 @@ from damorl.core.nets import Dense
 from damorl.core.optim import init_learner, minimise
 from damorl.core.scaler import Standardiser
 from damorl.errors import UserError
-from damorl.parts import classifier
+from damorl.parts import classifier, model_agent
 from damorl.types import Transition
 
 from .conftest import ACTION_DIM, BATCH, OBS_DIM, assert_bits, rows, sac_settings, sac_state
@@ -78,10 +78,10 @@ def test_without_weights_it_is_sac_bit_for_bit(state, data, problem):
     config = replace(CONFIG, model_weight=0.0, policy_weight=0.0)
     found, _ = jax.jit(partial(sambo.update, config))(state, data, KEY)
     settings = sac.Config(**sac_settings(real_ratio=0.3))
-    plain = sac.State(state.agent, state.model, state.buffer)
-    assert_bits(found.agent, jax.jit(partial(sac.update, settings))(plain, data, KEY)[0].agent)
-    refreshed, _ = jax.jit(partial(sambo.refresh, config, problem))(state, data, KEY)
-    expected, _ = jax.jit(partial(sac.refresh, settings, problem))(plain, data, KEY)
+    plain = model_agent.State(state.agent, state.model, state.buffer)
+    assert_bits(found.agent, jax.jit(partial(sac.ALGORITHM.update, settings))(plain, data, KEY)[0].agent)
+    refreshed, _ = jax.jit(partial(sambo.ALGORITHM.refresh, config, problem))(state, data, KEY)
+    expected, _ = jax.jit(partial(sac.ALGORITHM.refresh, settings, problem))(plain, data, KEY)
     assert_bits(refreshed.buffer, expected.buffer)
     with_weights, _ = jax.jit(partial(sambo.update, CONFIG))(state, data, KEY)
     assert np.any(np.asarray(with_weights.agent.critic.params[0].kernel != found.agent.critic.params[0].kernel))

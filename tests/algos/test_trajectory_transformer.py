@@ -175,11 +175,10 @@ def test_weights_decay_and_embeddings_do_not(state: tt.State) -> None:
     assert not np.any(step.token)
 
 
-TOY = tt.Config(
+TOY = replace(
+    SMALL,
     bins=8,
     sequence_length=2,
-    layers=1,
-    heads=2,
     head_dim=8,
     dropout=0.0,
     batch_size=64,

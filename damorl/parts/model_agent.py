@@ -1,0 +1,73 @@
+"""A SAC agent on model data: the state and the steps that the methods of the MBPO family (arXiv 1906.08253) share.
+
+The functions are those of the record `Algorithm`: an algorithm hands over the ones in which it does nothing of its own
+and writes the others. They ask a state for the three fields of `State` only, so one that learns more has a state of its
+own with these among its fields. `config` is both a `ModelSettings` and a `SACSettings`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+
+from damorl.core import buffer as ring
+from damorl.parts import dynamics, model_data, sac
+from damorl.parts.rollout import Revise
+from damorl.types import Key, Metrics, OfflineData, OnProgress, Params, Problem
+
+
+class State(NamedTuple):
+    """Everything that changes, and the fitted model."""
+
+    agent: sac.SACState
+    model: dynamics.Dynamics
+    """The elites; or all members, best first, of which the elites make the rollouts."""
+    buffer: ring.RingBuffer
+
+
+def init(key: Key, config: Any, problem: Problem, data: OfflineData, all_members: bool = False) -> State:
+    """Fresh networks, an unfitted model (the elites' shape, or all members') and an empty model buffer."""
+    model_key, agent_key = jax.random.split(key)
+    init_model = dynamics.init_members if all_members else dynamics.init_model
+    return State(
+        sac.init(agent_key, config, problem.spec),
+        init_model(model_key, config.dynamics, *problem.spec),
+        model_data.init_buffer(config, *problem.spec),
+    )
+
+
+def prepare(
+    key: Key,
+    config: Any,
+    problem: Problem,
+    state: Any,
+    data: OfflineData,
+    on_progress: OnProgress,
+    all_members: bool = False,
+) -> Any:
+    """Fit the dynamics model; keep its elites, or all members."""
+    fit = dynamics.fit_members if all_members else dynamics.fit
+    return state._replace(model=model_data.fit_model(key, config.dynamics, data.rows, on_progress, fit))
+
+
+def refresh(
+    config: Any, problem: Problem, state: Any, data: OfflineData, key: Key, revise: Revise | None = None
+) -> tuple[Any, Metrics]:
+    """Branched rollouts of the policy in the elites, into the buffer; `revise` is handed to `rollout`."""
+    actor, elites = state.agent.actor.params, dynamics.first_members(state.model, config.dynamics.num_elites)
+    rows, keep, metrics = model_data.imagine(config, elites, actor, problem.termination, data.rows, key, revise)
+    return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics
+
+
+def update(config: Any, state: Any, data: OfflineData, key: Key) -> tuple[Any, Metrics]:
+    """One gradient step of critic, actor and temperature on a mixed batch."""
+    batch_key, agent_key = jax.random.split(key)
+    batch = model_data.mixed_batch(data.rows, state.buffer, batch_key, config.batch_size, config.real_ratio)
+    agent, metrics = sac.update(config, state.agent, batch, agent_key)
+    return state._replace(agent=agent), metrics
+
+
+def actor(state: Any) -> Params:
+    """What is evaluated: the averaged actor."""
+    return state.agent.average_actor
