@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from damorl.world.units import Bounds
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec
 
 Metadata = dict[str, str | int | float]
 
@@ -56,6 +60,19 @@ class Contents:
     """What each of `columns` is called where it is stored."""
     bounds: Bounds | None = None
     """Of the actions, if the source states them."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that was found and read, not yet judged."""
+
+    label: str
+    """How messages call it."""
+    name: str
+    contents: Contents | Unreadable
+    path: Path | None = None
+    env_spec: EnvSpec | None = None
+    """The environment that it says it was recorded in."""
 
 
 def first_line(reason: BaseException) -> str:

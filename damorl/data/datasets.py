@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from damorl.data.contents import Metadata
+from damorl.data.cache import DEFAULT_NUM_STEPS
+from damorl.data.cache import cache_dir as cache_dir
+from damorl.data.cache import dataset_path as dataset_path
+from damorl.data.contents import Metadata, Source
 from damorl.data.examine import Examination, judge
 from damorl.data.names import ColumnMap
 from damorl.data.recorded import resolve_task
-from damorl.data.sources import DEFAULT_NUM_STEPS, Source, open_source
-from damorl.data.sources import cache_dir as cache_dir
-from damorl.data.sources import dataset_path as dataset_path
+from damorl.data.sources import open_source
 from damorl.data.store import write_dataset as write_dataset
 from damorl.errors import UserError
 from damorl.types import Array, Spec, Transition

@@ -19,8 +19,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from damorl.data import pins
+from damorl.data.cache import cache_dir
 from damorl.data.examine import examine
-from damorl.data.sources import cache_dir
 from damorl.data.transfer import Failed, Hopeless, Patience, discard, transfer
 from damorl.errors import UserError
 from damorl.files import sync, writing

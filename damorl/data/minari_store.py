@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from damorl.data.contents import Contents, Metadata, Unreadable, first_line
+from damorl.data.contents import Contents, Metadata, Source, Unreadable, first_line
 from damorl.data.names import ColumnMap
-from damorl.data.sources import Source
 from damorl.errors import UserError
 from damorl.world.units import Bounds
 

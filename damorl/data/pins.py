@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from damorl.data.sources import cache_dir
+from damorl.data.cache import cache_dir
 from damorl.errors import UserError
 from damorl.files import atomic_file, writing
 

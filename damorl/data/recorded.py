@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from damorl.data.contents import Contents
-from damorl.data.sources import Source
+from damorl.data.contents import Contents, Source
 from damorl.errors import UserError
 from damorl.world.task import Task
 from damorl.world.tasks import find_task, infer_task

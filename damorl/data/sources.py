@@ -6,37 +6,16 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import platformdirs
+from typing import Any
 
 from damorl.data.arrays import read_arrays
-from damorl.data.contents import Contents, Unreadable
+from damorl.data.cache import DEFAULT_NUM_STEPS, dataset_path
+from damorl.data.contents import Source
 from damorl.data.formats import read_file
 from damorl.data.names import ColumnMap
 from damorl.errors import UserError
 from damorl.world.tasks import DATASET_NAMES, DatasetName
-
-if TYPE_CHECKING:
-    from gymnasium.envs.registration import EnvSpec
-
-DEFAULT_NUM_STEPS = 200_000
-"""Transitions per part of a built-in data set."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set that was found and read, not yet judged."""
-
-    label: str
-    """How messages call it."""
-    name: str
-    contents: Contents | Unreadable
-    path: Path | None = None
-    env_spec: EnvSpec | None = None
-    """The environment that it says it was recorded in."""
 
 
 def open_source(
@@ -84,14 +63,3 @@ def find_dataset(source: str | Path, num_steps: int = DEFAULT_NUM_STEPS, seed: i
     if isinstance(source, str) and not path.suffix and path.name == source and not os.path.exists(path):
         DatasetName.parse(source)  # a bare word that is no file was meant as a name: says which names there are
     return path, path.stem
-
-
-def cache_dir() -> Path:
-    """Where built-in data sets are kept: `$DAMORL_HOME`, or the user's cache folder."""
-    home = os.environ.get("DAMORL_HOME")
-    return Path(os.path.expanduser(home)) if home else Path(platformdirs.user_cache_dir("damorl"))
-
-
-def dataset_path(name: str, num_steps: int = DEFAULT_NUM_STEPS, seed: int = 0) -> Path:
-    """The file of a built-in data set, whether it exists or not. UserError if there is no set of that name."""
-    return cache_dir() / "datasets" / f"{DatasetName.parse(name)}-{num_steps}-seed{seed}.hdf5"
