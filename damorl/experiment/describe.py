@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,14 +78,13 @@ def describe_run(config: RunConfig, dataset: Dataset, run_dir: Path, pictures: b
         return
     gamma = getattr(config.algo_config, "gamma", 0.99)
     device = jax.devices()[0].device_kind
-    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     card, arrays = card_and_arrays(dataset)
     store.write_json(run_dir / CARD, card)
     if pictures:
         from damorl.report.card import draw_card
 
         draw_card(card, arrays, run_dir / CARD_PICTURE)
-    store.write_json(run_dir / store.PROVENANCE, store.provenance(command, dataset.sha256, device))
+    store.write_json(run_dir / store.PROVENANCE, store.provenance(store.own_command(), dataset.sha256, device))
     store.write_json(run_dir / store.CONFIG, config.as_dict() | {"data": describe_dataset(dataset, gamma)})
 
 

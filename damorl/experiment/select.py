@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -223,9 +222,7 @@ def judge(run: Run, evidence: Evidence, quiet: bool) -> dict[str, Any]:
         "holdout_error": evidence.holdout_error,
         "fqe_curve": fqe.curve.T,
         "settings": dataclasses.asdict(run.settings),
-        "provenance": store.provenance(
-            [Path(sys.argv[0]).name, *sys.argv[1:]], dataset.sha256, jax.devices()[0].device_kind
-        ),
+        "provenance": store.provenance(store.own_command(), dataset.sha256, jax.devices()[0].device_kind),
     }
     store.write_json(run.run_dir / SELECTION, selection)
     return store.plain(selection)

@@ -22,6 +22,7 @@ import math
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -178,6 +179,12 @@ def _parse_row(line: bytes) -> Row | None:
     except ValueError:
         return None
     return row if isinstance(row, dict) and {"step", "seed"} <= row.keys() else None
+
+
+def own_command() -> list[str]:
+    """The command line of this process without its folder; `python -m damorl` is the command `damorl`."""
+    name = Path(sys.argv[0]).name
+    return ["damorl" if name == "__main__.py" else name, *sys.argv[1:]]
 
 
 def provenance(command: Sequence[str], dataset_sha256: str, device_kind: str) -> dict[str, Any]:

@@ -282,3 +282,9 @@ except UserError as error:
 def test_reading_a_run_does_not_load_jax():
     script = "import sys, damorl.record.store; assert 'jax' not in sys.modules and 'tensorboardX' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("program", ["/opt/venv/bin/damorl", "/opt/src/damorl/__main__.py"])
+def test_the_command_is_damorl_however_it_was_called(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "train", "bc"])
+    assert store.own_command() == ["damorl", "train", "bc"]
