@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +153,11 @@ def test_booleans_parse_as_booleans(text: str, expected: bool, monkeypatch: pyte
     monkeypatch.setattr(damorl.api, "run", stop)
     assert main(["train", "damo", "--preset", "smoke", "--data-alignment", text]) == 2
     assert seen[0].algo_config.data_alignment is expected
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "damorl", "--help"], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -63,7 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"damorl {__version__}")
         return 0
     try:
-        return dispatch(VERBS, words, "damorl")
+        code = dispatch(VERBS, words, "damorl")
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who reads, `head` for one, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except UserError as error:
         print(f"damorl: {error}", file=sys.stderr)
         return 2
