@@ -35,15 +35,17 @@ def train(
 ) -> Result:
     """Train and score in the simulator; returns the result with its run directory.
 
-    `settings` may hold `task`, `resume`, `quiet`, and any field of the loop's or the algorithm's config by its
+    `settings` may hold `task`, `resume`, `quiet`, `refit`, and any field of the loop's or the algorithm's config by its
     (dotted) name, with dots written as double underscores: `total_updates=20_000, dynamics__max_batches=2000`.
     Raises UserError for unusable input.
     """
-    task, resume, quiet = (settings.pop(k, d) for k, d in (("task", None), ("resume", False), ("quiet", False)))
+    task = settings.pop("task", None)
+    resume, quiet, refit = (settings.pop(name, False) for name in ("resume", "quiet", "refit"))
     name = dataset if isinstance(dataset, str) else dataset.name
     changes = {key.replace("__", "."): value for key, value in settings.items()}
     config = resolve(algo, name, preset, seeds, changes, task)
-    return run(config, Path(out), resume=resume, quiet=quiet, dataset=None if isinstance(dataset, str) else dataset)
+    given = None if isinstance(dataset, str) else dataset
+    return run(config, Path(out), resume=resume, quiet=quiet, refit=refit, dataset=given)
 
 
 def select(
@@ -72,9 +74,17 @@ def keep_compiled_programs() -> None:
 
 
 def run(
-    config: RunConfig, out: Path, resume: bool = False, quiet: bool = False, dataset: Dataset | None = None
+    config: RunConfig,
+    out: Path,
+    resume: bool = False,
+    quiet: bool = False,
+    dataset: Dataset | None = None,
+    refit: bool = False,
 ) -> Result:
-    """Run a resolved config below `out`, or continue it. A finished run is not run again: its result is returned."""
+    """Run a resolved config below `out`, or continue it. A finished run is not run again: its result is returned.
+
+    With `refit` the dynamics are fitted even if the cache has them.
+    """
     keep_compiled_programs()
     if config.task not in (None, "none"):  # the path of a task file then holds from any directory
         config = dataclasses.replace(config, task=find_task(config.task).name)
@@ -91,7 +101,7 @@ def run(
         return summarise(run_dir)
     if (run_dir / store.CONFIG).exists():
         check_same_data(run_dir, dataset)
-    return run_training(config, dataset, run_dir, quiet)
+    return run_training(config, dataset, run_dir, quiet, refit=refit)
 
 
 def check_same_data(run_dir: Path, dataset: Dataset) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -51,6 +51,10 @@ class Spec(NamedTuple):
     action_dim: int
 
 
+Recall = Callable[[Key, Any, Any, Callable[[], Any]], Any]
+"""`(key, settings, template, fit) -> fit()`, or what it gave before: a pytree shaped as `template`, to the bit."""
+
+
 class OfflineData(NamedTuple):
     """The dataset on the device, shared by all seeds."""
 
@@ -69,3 +73,5 @@ class Problem:
 
     spec: Spec
     termination: TerminationFn
+    recall: Recall | None = field(default=None, compare=False)
+    """Finds an earlier fit of the dynamics to the same data again. None: every fit is made."""

@@ -87,6 +87,8 @@ class Config(ModelSettings):
     """Initial states per update."""
     hidden: tuple[int, ...] = (256, 256)
     """Hidden widths of actor and critics."""
+    critic_layer_norm: bool = False
+    """Layer normalisation in the critics, which bounds what they say off the data (RLPD, arXiv 2302.02948)."""
     classifier_hidden: tuple[int, ...] = (256, 256)
     actor_lr: float = 1e-4
     """Paper Table 4, per task."""
@@ -173,7 +175,7 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
     obs_dim, action_dim = problem.spec
     tx = make_optimisers(config)
     actor = init_actor(actor_key, obs_dim, action_dim, config.hidden)
-    critic = init_critic(critic_key, obs_dim, action_dim, config.hidden)
+    critic = init_critic(critic_key, obs_dim, action_dim, config.hidden, layer_norm=config.critic_layer_norm)
     net = classifier.init_classifier(classifier_key, obs_dim, action_dim, config.classifier_hidden)
     return State(
         actor=init_learner(actor, tx.actor),
@@ -193,8 +195,8 @@ def prepare(
     key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
 ) -> State:
     """Fit the dynamics model (Algorithm 1, line 1) and, if configured, start from a cloned actor."""
-    model_key, cloning_key, warmup_key = jax.random.split(key, 3)
-    state = state._replace(model=model_data.fit_model(model_key, config.dynamics, data.rows, on_progress))
+    cloning_key, warmup_key = jax.random.split(key)
+    state = state._replace(model=model_data.fit_model(key, config.dynamics, problem, data.rows, on_progress))
     if config.cloning_updates is not None:
         actor = clone_actor(state.actor.params, data.rows, cloning_key, config.cloning_updates)
         state = state._replace(

@@ -117,7 +117,7 @@ def prepare(
     key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
 ) -> State:
     """Fit the dynamics model and, on the data, what it knows."""
-    model = model_data.fit_model(key, config.dynamics, data.rows, on_progress)
+    model = model_data.fit_model(key, config.dynamics, problem, data.rows, on_progress)
     return state._replace(model=model, threshold=fit_threshold(config, model, data.rows))
 
 

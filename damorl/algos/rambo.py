@@ -203,12 +203,11 @@ def prepare(
     key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
 ) -> State:
     """Fit the dynamics model, give it a fresh Adam, and start from a cloned actor."""
-    model_key, cloning_key = jax.random.split(key)
-    model = model_data.fit_model(model_key, config.dynamics, data.rows, on_progress)
+    model = model_data.fit_model(key, config.dynamics, problem, data.rows, on_progress)
     state = state._replace(model=model, model_optimiser=adam(config.adversary_lr).init(model.params))
     if config.cloning_updates is None:
         return state
-    actor = clone_actor(state.agent.actor.params, data.rows, cloning_key, config.cloning_updates)
+    actor = clone_actor(state.agent.actor.params, data.rows, jax.random.fold_in(key, 0), config.cloning_updates)
     learner = init_learner(actor, sac.make_optimisers(config).actor)
     return state._replace(agent=state.agent._replace(actor=learner, average_actor=jax.tree.map(jnp.copy, actor)))
 

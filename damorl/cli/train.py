@@ -33,6 +33,8 @@ class TrainArgs:
     """Directory that the run directory is made in."""
     resume: bool = False
     """Continue the run where its last checkpoint left it."""
+    refit: bool = False
+    """Fit the dynamics, also where a stored model has the same data, settings and seed."""
     json: bool = False
     """Print the result as JSON, without progress bars."""
 
@@ -82,7 +84,7 @@ def train_verb(argv: list[str]) -> int:
         column_map(args.columns),
         args.action_bounds,
     )
-    result = run(config, args.out, resume=args.resume, quiet=args.json)
+    result = run(config, args.out, resume=args.resume, quiet=args.json, refit=args.refit)
     summary = result.summary | {"run_dir": str(result.run_dir), "curves": str(result.curves)}
     print_json(summary) if args.json else print("\n" + format_table(result))
     return 0

@@ -43,6 +43,10 @@ class NormedMLP(NamedTuple):
     """One for each layer but the last."""
 
 
+Net = MLP | NormedMLP
+"""Either kind."""
+
+
 def init_mlp(key: Key, sizes: Sequence[int]) -> MLP:
     """Layers of widths `sizes`, weights and biases uniform in +-1/sqrt(fan_in) (the torch default)."""
     shapes = [(fan_in + 1, fan_out) for fan_in, fan_out in pairwise(sizes)]  # the bias is the last row
@@ -58,21 +62,11 @@ def one_draw(draw: Callable[..., Array], shapes: Sequence[tuple[int, int]]) -> l
     return [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
 
 
-def init_ensemble(key: Key, sizes: Sequence[int], num_members: int) -> MLP:
-    """`num_members` independent networks, stacked on axis 0 of every leaf."""
-    return jax.vmap(lambda k: init_mlp(k, sizes))(jax.random.split(key, num_members))
-
-
 def apply_mlp(params: MLP, x: Array, activation: Activation = jax.nn.relu) -> Array:
     """`[*B, in] -> [*B, out]`; no activation after the last layer."""
     for layer in params[:-1]:
         x = activation(x @ layer.kernel + layer.bias)
     return x @ params[-1].kernel + params[-1].bias
-
-
-def apply_ensemble(params: MLP, x: Array, activation: Activation = jax.nn.relu) -> Array:
-    """Every member on the same rows: `[B, in] -> [member, B, out]`."""
-    return jax.vmap(lambda p: apply_mlp(p, x, activation))(params)
 
 
 def init_normed_mlp(key: Key, sizes: Sequence[int]) -> NormedMLP:
@@ -89,6 +83,18 @@ def apply_normed_mlp(params: NormedMLP, x: Array, activation: Activation = jax.n
         x = centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis=-1, keepdims=True) + 1e-5)
         x = activation(x * norm.scale + norm.shift)
     return x @ params.layers[-1].kernel + params.layers[-1].bias
+
+
+def init_ensemble(key: Key, sizes: Sequence[int], num_members: int, layer_norm: bool = False) -> Net:
+    """`num_members` independent networks, stacked on axis 0 of every leaf."""
+    init = init_normed_mlp if layer_norm else init_mlp
+    return jax.vmap(lambda k: init(k, sizes))(jax.random.split(key, num_members))
+
+
+def apply_ensemble(params: Net, x: Array, activation: Activation = jax.nn.relu) -> Array:
+    """Every member on the same rows: `[B, in] -> [member, B, out]`."""
+    apply = apply_normed_mlp if isinstance(params, NormedMLP) else apply_mlp
+    return jax.vmap(lambda p: apply(p, x, activation))(params)
 
 
 def orthogonal_penalty(params: MLP) -> Array:

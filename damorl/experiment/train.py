@@ -23,9 +23,10 @@ from damorl.errors import UserError
 from damorl.experiment.config import RunConfig
 from damorl.experiment.describe import describe_run, remarks
 from damorl.experiment.progress import Progress
+from damorl.experiment.remember import remember
 from damorl.experiment.result import POLICIES, Result, kept_policy_path, save_policies, summarise
 from damorl.record import checkpoint, store
-from damorl.types import Key, Metrics, Spec, Transition
+from damorl.types import Key, Metrics, Recall, Spec, Transition
 from damorl.world.evaluate import Episodes, Evaluator
 from damorl.world.tasks import never_ended, normalised_score
 
@@ -48,9 +49,9 @@ def to_device(dataset: Dataset) -> OfflineData:
     )
 
 
-def make_problem(dataset: Dataset) -> Problem:
+def make_problem(dataset: Dataset, recall: Recall | None = None) -> Problem:
     """What the algorithm may know of the task; without a known task, nothing ever terminates in the model."""
-    return Problem(dataset.spec, never_ended if dataset.task is None else dataset.task.termination)
+    return Problem(dataset.spec, never_ended if dataset.task is None else dataset.task.termination, recall)
 
 
 def seed_keys(seeds: tuple[int, ...]) -> Key:
@@ -249,15 +250,18 @@ def train(
     quiet: bool = False,
     deadline: float | None = None,
     without: Collection[str] = (),
+    refit: bool = False,
 ) -> Result:
     """Run `config` on `dataset` in `run_dir` (made by `store.create_run_dir`), or continue what is there.
 
     The first epoch that ends after `deadline` (of `time.monotonic`) is saved and ends the call: no result.json is
     written, the result's summary is `{"stopped_at": updates}`, and calling again continues bit for bit. `without`
-    names what the machine lacks the packages for: `simulator`, `tensorboard`, `curves`.
+    names what the machine lacks the packages for: `simulator`, `tensorboard`, `curves`. Without `refit` a model that
+    was fitted to the same data with the same settings and seed is read from the cache, see `remember`.
     Raises UserError for a loss that is not finite, a foreign checkpoint, or a disk that cannot be written.
     """
-    problem, data, progress = make_problem(dataset), to_device(dataset), Progress(config, quiet)
+    data, progress = to_device(dataset), Progress(config, quiet)
+    problem = make_problem(dataset, None if refit else remember(dataset.sha256, progress.warn))
     describe_run(config, dataset, run_dir, "curves" not in without)
     state, step = start_or_resume(config, problem, data, run_dir, progress, deadline)
     for remark in remarks(dataset):

@@ -47,8 +47,8 @@ def prepare(
     all_members: bool = False,
 ) -> Any:
     """Fit the dynamics model; keep its elites, or all members."""
-    fit = dynamics.fit_members if all_members else dynamics.fit
-    return state._replace(model=model_data.fit_model(key, config.dynamics, data.rows, on_progress, fit))
+    model = model_data.fit_model(key, config.dynamics, problem, data.rows, on_progress, all_members)
+    return state._replace(model=model)
 
 
 def refresh(

@@ -5,7 +5,6 @@ What every method of the MBPO family shares (arXiv 1906.08253, with MOPO's numbe
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import jax
@@ -15,9 +14,10 @@ from damorl.errors import UserError
 from damorl.parts import dynamics
 from damorl.parts.actor import policy
 from damorl.parts.rollout import Revise, rollout
-from damorl.types import Array, Key, Metrics, OnProgress, Params, TerminationFn, Transition
+from damorl.types import Array, Key, Metrics, OnProgress, Params, Problem, TerminationFn, Transition
 
-Fit = Callable[..., tuple[dynamics.Dynamics, dict[str, float]]]
+FIT_STREAM = 0x64796E
+"""What the key of an algorithm's preparation is folded with for the fit: every algorithm gets the same model."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,30 @@ def init_buffer(settings: ModelSettings, obs_dim: int, action_dim: int) -> ring.
 
 
 def fit_model(
-    key: Key, config: dynamics.DynamicsConfig, rows: Transition, on_progress: OnProgress, fit: Fit = dynamics.fit
+    key: Key,
+    config: dynamics.DynamicsConfig,
+    problem: Problem,
+    rows: Transition,
+    on_progress: OnProgress,
+    all_members: bool = False,
 ) -> dynamics.Dynamics:
-    """The fitted elites (with `dynamics.fit_members`: all members), with progress reports of the stage `dynamics`."""
+    """The fitted elites, or all members, with progress reports of the stage `dynamics`.
+
+    `key` is that of the whole preparation: with the same one, `config` and rows every algorithm has the same model,
+    which `problem.recall` may find again.
+    """
+    key = jax.random.fold_in(key, FIT_STREAM)
 
     def on_epoch(done: int, figures: dict[str, float]) -> None:
         on_progress("dynamics", done, config.max_batches, figures)
 
-    return fit(key, config, rows, on_epoch)[0]
+    fit = lambda: dynamics.fit_members(key, config, rows, on_epoch)[0]
+    if problem.recall is None:
+        model = fit()
+    else:
+        template = jax.eval_shape(lambda: dynamics.init_members(key, config, *problem.spec))
+        model = problem.recall(key, config, template, fit)
+    return model if all_members else dynamics.first_members(model, config.num_elites)
 
 
 def imagine(

@@ -42,6 +42,8 @@ class SACSettings:
     """Hidden widths of actor and critics."""
     num_critics: int = 2
     """Critics, of which the lowest counts (clipped double Q-learning)."""
+    critic_layer_norm: bool = False
+    """Layer normalisation in the critics, which bounds what they say off the data (RLPD, arXiv 2302.02948)."""
     entropy_backup: bool = True
     """Whether the target has the entropy term. Off is what public codes call a deterministic backup."""
     actor_lr: float = 1e-4
@@ -95,7 +97,9 @@ def init(key: Key, settings: SACSettings, spec: Spec) -> SACState:
     actor_key, critic_key = jax.random.split(key)
     tx = make_optimisers(settings)
     actor = init_actor(actor_key, spec.obs_dim, spec.action_dim, settings.hidden)
-    critic = init_critic(critic_key, spec.obs_dim, spec.action_dim, settings.hidden, settings.num_critics)
+    critic = init_critic(
+        critic_key, *spec, settings.hidden, settings.num_critics, layer_norm=settings.critic_layer_norm
+    )
     return SACState(
         actor=init_learner(actor, tx.actor),
         average_actor=jax.tree.map(jnp.copy, actor),

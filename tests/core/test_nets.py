@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from damorl.core.nets import (
-    MLP,
     Dense,
     LayerNorm,
+    Net,
     NormedMLP,
     apply_ensemble,
     apply_mlp,
@@ -24,7 +24,7 @@ SIZES, MEMBERS = (3, 64, 2), 4
 
 
 @pytest.fixture(scope="module")
-def ensemble() -> MLP:
+def ensemble() -> Net:
     return init_ensemble(jax.random.key(0), SIZES, MEMBERS)
 
 

@@ -1,0 +1,67 @@
+"""Fitted dynamics kept between runs: the same fit, asked for again, is read instead of made.
+
+A fit is known by everything that decides its bits: data, settings, key, the code that fits, versions and device. So a
+run gives the same numbers whether its model was read or made, and a sweep over what comes after the fit pays for the
+fit once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from damorl.core import nets, optim, scaler
+from damorl.data.cache import cache_dir
+from damorl.errors import UserError
+from damorl.parts import dynamics
+from damorl.record import checkpoint, store
+from damorl.types import Key, Recall
+
+CODE = (dynamics, nets, optim, scaler)
+
+
+def remember(data_sha256: str, on_note: Callable[[str], None], directory: Path | None = None) -> Recall:
+    """What finds fits to the data with this hash again, below `directory` (None: `models` in the cache folder).
+
+    Whether a model was read, and which file, goes to `on_note`. A damaged file is fitted again.
+    """
+    root = cache_dir() / "models" if directory is None else directory
+
+    def recall(key: Key, settings: Any, template: Any, fit: Callable[[], Any]) -> Any:
+        identity = identify(data_sha256, settings, key)
+        place = root / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        try:
+            found = checkpoint.restore(place, template, identity, on_note)
+        except UserError:  # nothing in there can be read
+            shutil.rmtree(place)
+            found = None
+        if found is not None:
+            on_note(f"the dynamics were fitted before and are read from {place} (--refit fits them again)")
+            return found[0]
+        model = fit()
+        checkpoint.save(place, model, 0, identity)
+        return model
+
+    return recall
+
+
+def identify(data_sha256: str, settings: Any, key: Key) -> dict[str, str]:
+    """Everything that decides a fit, in words."""
+    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in CODE)
+    device, versions = jax.devices()[0], (metadata.version(name) for name in ("jax", "jaxlib"))
+    return {
+        "data": data_sha256,
+        "settings": json.dumps(store.plain(dataclasses.asdict(settings)), sort_keys=True),
+        "key": json.dumps(jax.random.key_data(key).tolist()),
+        "code": hashlib.sha256(sources).hexdigest(),
+        "jax": " ".join(versions),
+        "device": f"{device.platform} {device.device_kind}",
+    }

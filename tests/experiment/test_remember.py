@@ -1,0 +1,92 @@
+"""Fits found again: the same bits, for every algorithm, and never somebody else's."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from damorl import api
+from damorl.experiment.remember import remember
+from damorl.experiment.result import load_layers
+from damorl.parts import dynamics
+
+SETTINGS = dynamics.DynamicsConfig(hidden=(8,), max_batches=2)
+KEY = jax.random.key(3)
+TEMPLATE = jax.eval_shape(lambda: dynamics.init_members(KEY, SETTINGS, 3, 2))
+
+
+class Fit:
+    """A stand-in for a fit, which counts how often it is made."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.made, self.model = 0, dynamics.init_members(jax.random.key(seed), SETTINGS, 3, 2)
+
+    def __call__(self) -> dynamics.Dynamics:
+        self.made += 1
+        return self.model
+
+
+def test_the_second_time_is_read_and_the_same_to_the_bit(tmp_path: Path) -> None:
+    fit, notes = Fit(), list[str]()
+    recall = remember("abc", notes.append, tmp_path)
+    first, second = recall(KEY, SETTINGS, TEMPLATE, fit), recall(KEY, SETTINGS, TEMPLATE, fit)
+    assert (fit.made, len(notes)) == (1, 1)
+    assert str(tmp_path) in notes[0]
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for made, read in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        assert (made.dtype, made.tobytes()) == (read.dtype, read.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("data", "settings", "key"),
+    [
+        ("abd", SETTINGS, KEY),
+        ("abc", dataclasses.replace(SETTINGS, learning_rate=2e-3), KEY),
+        ("abc", SETTINGS, jax.random.key(4)),
+    ],
+    ids=["data", "settings", "key"],
+)
+def test_anything_else_is_fitted(tmp_path: Path, data: str, settings: dynamics.DynamicsConfig, key: jax.Array) -> None:
+    remember("abc", print, tmp_path)(KEY, SETTINGS, TEMPLATE, Fit())
+    other = Fit(1)
+    remember(data, print, tmp_path)(key, settings, TEMPLATE, other)
+    assert other.made == 1
+
+
+def test_a_damaged_file_is_fitted_again_and_replaced(tmp_path: Path) -> None:
+    notes: list[str] = []
+    recall, fit = remember("abc", notes.append, tmp_path), Fit()
+    recall(KEY, SETTINGS, TEMPLATE, fit)
+    (file,) = tmp_path.rglob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-7] + b"damaged")
+    recall(KEY, SETTINGS, TEMPLATE, fit)
+    assert fit.made == 2
+    assert "damaged" in notes[0]
+    recall(KEY, SETTINGS, TEMPLATE, fit)
+    assert fit.made == 2
+
+
+def test_runs_share_their_model_and_refit_gives_the_same(hopper_toy: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("DAMORL_HOME", str(tmp_path / "home"))
+    made: list[int] = []
+    honest = dynamics.fit_members
+    monkeypatch.setattr(dynamics, "fit_members", lambda *given: made.append(1) or honest(*given))
+    train = lambda algo, out, **more: api.train(
+        algo, str(hopper_toy), "smoke", out=tmp_path / out, task="hopper", quiet=True, total_updates=50, **more
+    )
+    train("mopo", "a")
+    assert len(made) == 1
+    train("damo", "a")  # another algorithm
+    again = train("mopo", "b", penalty_coefficient=1.0)
+    assert len(made) == 1
+    refitted = train("mopo", "c", refit=True, penalty_coefficient=1.0)
+    assert len(made) == 2
+    for one, other in zip(load_layers(again.run_dir, 0), load_layers(refitted.run_dir, 0), strict=True):
+        for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            np.testing.assert_array_equal(left, right)
+    shutil.rmtree(tmp_path / "home")
