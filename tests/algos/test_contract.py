@@ -124,3 +124,23 @@ def test_seeds_together_equal_seeds_alone_and_epochs_compile_once(algo: str, toy
     for name, leaf in alone.items():
         np.testing.assert_allclose(together[name][1], leaf[0], rtol=1e-3, atol=1e-4, err_msg=name)
     assert any(np.abs(leaf[0] - leaf[1]).max() > 0.01 for leaf in together.values())  # that two seeds differ is seen
+
+
+NORMALISABLE = [name for name in sorted(ALGORITHMS) if hasattr(ALGORITHMS[name].config_type(), "critic_layer_norm")]
+
+
+@pytest.mark.parametrize("algo", NORMALISABLE)
+def test_layer_normalised_critics_learn_too(algo: str, toy: Dataset) -> None:
+    run_loop, settings = defaults(algo, "smoke", "hopper-toy")
+    settings = replace(settings, {"critic_layer_norm": True})
+    run_loop = dataclasses.replace(run_loop, total_updates=100, refresh_interval=INTERVAL)
+    config = RunConfig(algo, "hopper-toy", None, "smoke", (0,), run_loop, settings)
+    problem, data = loop.make_problem(toy), loop.to_device(toy)
+    state = loop.init_state(config, problem, data)
+    scales = [name for name in checkpoint.named_leaves(state) if "critic" in name and name.endswith("scale")]
+    assert scales  # the networks are those
+    before = {name: np.array(checkpoint.named_leaves(state)[name]) for name in scales}
+    state, _, metrics = loop.make_epoch(config, problem)(state, data, loop.seed_keys((0,)), 0)
+    assert all(np.isfinite(values).all() for values in jax.tree.leaves(metrics))
+    after = checkpoint.named_leaves(state)
+    assert all(np.any(np.asarray(after[name]) != before[name]) for name in scales if "params" in name)

@@ -57,6 +57,13 @@ def test_every_preset_resolves(algo: str, preset: str) -> None:
     RunConfig(algo, "hopper-medium-expert", None, preset, (0,), loop, config)
 
 
+@pytest.mark.parametrize("algo", sorted(name for name in ALGORITHMS if ALGORITHMS[name].planner is None))
+def test_a_quick_score_is_the_mean_of_ten_evaluations_and_its_cosine_ends_with_the_run(algo: str) -> None:
+    loop, config = defaults(algo, "quick", "hopper-medium")
+    assert loop.total_updates // loop.eval_interval >= 10
+    assert getattr(config, "actor_lr_decay", None) in (None, loop.total_updates)
+
+
 def test_every_value_of_the_table_is_used_and_has_a_source() -> None:
     table = read_table("overrides.toml")
     for preset, algos in table.items():
