@@ -18,6 +18,7 @@ from matplotlib.patches import FancyBboxPatch
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "damorl"
 TALLEST = 10  # files in a column
+LETTER = 0.0085  # width of a letter per point of its size
 INK, BOX, ARROW = "#1f2a37", "#dfe9f5", "#8aa0b8"
 FLOORS = [  # from the ground up; a room uses only rooms below it
     ["types", "errors", "files"],
@@ -87,7 +88,11 @@ def draw(path: Path) -> None:
             )
             for place, column in enumerate(columns[room]):
                 middle = x + width * ((place + 0.5) / len(columns[room]) - 0.5)
-                axes.text(middle, bottom + height - 0.5, column, ha="center", va="top", fontsize=9, color=INK, zorder=3)
+                longest = max(map(len, column.split("\n")))
+                size = min(9.0, width / len(columns[room]) / (LETTER * longest))
+                axes.text(
+                    middle, bottom + height - 0.5, column, ha="center", va="top", fontsize=size, color=INK, zorder=3
+                )
     for (source, target), count in arrows().items():
         if source not in centres or target not in centres or target in ("types", "errors"):
             continue
