@@ -76,6 +76,9 @@ class Config(ModelSettings):
     """Weight of the gradient penalty or the weight decay, or the share of label smoothing."""
     logit_clip: float = 10.0
     """The log-ratio is clipped to +- this."""
+    log_ratio_floor: float | None = None
+    """The log-ratio is at least this. 0 leaves the penalty alone: rows that look like data earn no bonus, which would
+    bootstrap. None: no floor, as printed."""
 
     gamma: float = 0.99
     """Discount (paper Table 3)."""
@@ -310,14 +313,15 @@ def refined_reward(config: Config, state: State, batch: Transition) -> tuple[Arr
     if not weight:
         return batch.reward, jnp.zeros(())
     ratio = classifier.log_ratio(state.classifier.params, state.classifier_inputs, batch, config.logit_clip)
+    floor = -jnp.inf if config.log_ratio_floor is None else config.log_ratio_floor
     if config.terminal_handling != "absorbing":
-        return batch.reward - weight * ratio, jnp.zeros(())
+        return batch.reward - weight * jnp.maximum(ratio, floor), jnp.zeros(())
     horizon = config.gamma / (1.0 - config.gamma)
     mass_real, mass_synthetic = state.terminal_rate * horizon + 1e-3
     alive = jnp.log1p(mass_real) - jnp.log1p(mass_synthetic)
     absorbed = jnp.log(mass_synthetic) - jnp.log(mass_real) + alive
-    absorbed = jnp.clip(absorbed, -config.logit_clip, config.logit_clip)
-    return batch.reward - weight * (ratio + alive), -weight * absorbed / (1.0 - config.gamma)
+    absorbed = jnp.maximum(jnp.clip(absorbed, -config.logit_clip, config.logit_clip), floor)
+    return batch.reward - weight * jnp.maximum(ratio + alive, floor), -weight * absorbed / (1.0 - config.gamma)
 
 
 def bellman_target(config: Config, batch: Transition, next_value: Array, absorbing: Array) -> Array:

@@ -78,6 +78,19 @@ def test_reward_is_refined_by_the_weighted_log_ratio(config, judging, handling):
 
 
 @pytest.mark.parametrize("handling", ["floor", "absorbing", "none"])
+def test_a_floor_of_the_log_ratio_takes_the_bonus_and_leaves_the_penalty(config, judging, handling):
+    config = replace(config, divergence_weight=3.0, terminal_handling=handling)
+    floored = replace(config, log_ratio_floor=0.0)
+    judging = judging._replace(terminal_rate=jnp.array([0.3, 0.1]))  # the policy dies less often than the data
+    rewards, absorbing = zip(*(damo.refined_reward(c, judging, TWO_ROWS) for c in (config, floored)), strict=True)
+    assert float(rewards[0][0]) == float(rewards[1][0]) < 1.0  # off the data: the same penalty
+    assert float(rewards[0][1]) > 2.0 == float(rewards[1][1])  # on the data: no bonus
+    assert float(absorbing[1]) == 0.0 <= float(absorbing[0])
+    reward, _ = damo.refined_reward(replace(config, log_ratio_floor=-1.0), judging, TWO_ROWS)
+    assert handling == "absorbing" or reward.tolist() == [1.0 - 3.0, 2.0 + 3.0]
+
+
+@pytest.mark.parametrize("handling", ["floor", "absorbing", "none"])
 def test_without_data_alignment_the_reward_is_untouched(config, judging, handling):
     config = replace(config, data_alignment=False, terminal_handling=handling)
     reward, absorbing = damo.refined_reward(config, judging, TWO_ROWS)
