@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -41,16 +43,31 @@ def remember(data_sha256: str, on_note: Callable[[str], None], directory: Path |
         try:
             found = checkpoint.restore(place, template, identity, on_note)
         except UserError:  # nothing in there can be read
-            shutil.rmtree(place)
+            shutil.rmtree(place, ignore_errors=True)
             found = None
         if found is not None:
             on_note(f"the dynamics were fitted before and are read from {place} (--refit fits them again)")
             return found[0]
         model = fit()
-        checkpoint.save(place, model, 0, identity)
+        try:
+            keep(place, model, identity)
+        except (OSError, UserError) as error:  # a run does not need it
+            on_note(f"the fitted dynamics are not kept for other runs: {error}")
         return model
 
     return recall
+
+
+def keep(place: Path, model: Any, identity: dict[str, str]) -> None:
+    """Write `model` so that `place` appears whole; where another process was faster, its copy stays."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=place.parent) as own:
+        checkpoint.save(Path(own) / place.name, model, 0, identity)
+        try:
+            os.rename(Path(own) / place.name, place)
+        except OSError:
+            if not place.is_dir():
+                raise
 
 
 def identify(data_sha256: str, settings: Any, key: Key) -> dict[str, str]:
