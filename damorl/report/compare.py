@@ -57,8 +57,10 @@ def cautions(comparison: Comparison) -> list[str]:
     """One sentence for each reason not to compare, or not to believe, some of the numbers."""
     return [
         *_different_files(comparison),
-        *(sentence for data in comparison.data for sentence in _unequal_runs(comparison, data)),
+        *_unequal_clocks(comparison),
+        *_unequal_scales(comparison),
         *(sentence for result in comparison.results for sentence in _thin_results(result)),
+        *_few_evaluations(comparison),
         *(sentence for method in comparison.methods for sentence in _changing_settings(comparison, method)),
         *_uneven_aggregate(comparison.aggregate),
         *_unclean_sources(comparison),
@@ -75,16 +77,47 @@ def _different_files(comparison: Comparison) -> Iterator[str]:
             )
 
 
-def _unequal_runs(comparison: Comparison, data: DataSet) -> Iterator[str]:
-    """Runs on one data set that differ in what makes scores comparable."""
-    runs = [run for run in comparison.runs if run.data_key == (data.name, data.sha256)]
-    values = {what: sorted({run.config["loop"].get(key, 0) for run in runs}) for key, what in SAME_CLOCK.items()}
-    differing = [f"{what} ({_listed(found)})" for what, found in values.items() if len(found) > 1]
-    if differing:
-        yield f"On {data.label} the runs differ in {', in '.join(differing)}: scores do not compare at equal cost."
-    scales = {(run.data.get("reference_min"), run.data.get("reference_max")) for run in runs} - {(None, None)}
-    if len(scales) > 1:
-        yield f"On {data.label} the reference returns differ: the normalised scores are on different scales."
+def _unequal_clocks(comparison: Comparison) -> Iterator[str]:
+    """Runs on one data set that differ in what they cost or how they are scored; the same difference is told once."""
+    where: dict[str, list[str]] = {}
+    for data in comparison.data:
+        runs = _runs_on(comparison, data)
+        values = {what: sorted({run.config["loop"].get(key, 0) for run in runs}) for key, what in SAME_CLOCK.items()}
+        differing = [f"{what} ({_listed(found)})" for what, found in values.items() if len(found) > 1]
+        if differing:
+            where.setdefault(", in ".join(differing), []).append(data.label)
+    for differing, labels in where.items():
+        place = _place(labels, comparison)
+        yield f"On {place} the runs differ in {differing}: scores do not compare at equal numbers of updates."
+
+
+def _unequal_scales(comparison: Comparison) -> Iterator[str]:
+    for data in comparison.data:
+        runs = _runs_on(comparison, data)
+        scales = {(run.data.get("reference_min"), run.data.get("reference_max")) for run in runs} - {(None, None)}
+        if len(scales) > 1:
+            yield f"On {data.label} the reference returns differ: the normalised scores are on different scales."
+
+
+def _few_evaluations(comparison: Comparison) -> Iterator[str]:
+    """Scores that are means of fewer evaluations than they should be; once for each method and number."""
+    where: dict[tuple[str, int], list[str]] = {}
+    for result in comparison.results:
+        evaluations = min((score.evaluations for score in result.counted), default=LAST)
+        if result.finished and evaluations < LAST:
+            where.setdefault((result.method.label, evaluations), []).append(result.data.label)
+    for (method, evaluations), labels in where.items():
+        place = _place(labels, comparison)
+        yield f"{method} on {place}: only {evaluations} evaluations could be averaged, not {LAST}."
+
+
+def _runs_on(comparison: Comparison, data: DataSet) -> list[Run]:
+    return [run for run in comparison.runs if run.data_key == (data.name, data.sha256)]
+
+
+def _place(labels: Sequence[str], comparison: Comparison) -> str:
+    """The data sets by name, or `every data set` where they are all there is."""
+    return "every data set" if 1 < len(labels) == len(comparison.data) else ", ".join(labels)
 
 
 def _thin_results(result: Result) -> Iterator[str]:
@@ -97,9 +130,6 @@ def _thin_results(result: Result) -> Iterator[str]:
         yield f"{where}: {result.missing} of {result.missing + len(result.counted)} seeds are missing or unfinished."
     if any(score.status is Status.DUPLICATE for _, score in result.seeds):
         yield f"{where}: a seed is there more than once; it counts once."
-    evaluations = min((score.evaluations for score in result.counted), default=LAST)
-    if result.finished and evaluations < LAST:
-        yield f"{where}: only {evaluations} evaluations could be averaged, not {LAST}."
 
 
 def _changing_settings(comparison: Comparison, method: Method) -> Iterator[str]:

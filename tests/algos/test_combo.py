@@ -99,7 +99,7 @@ def test_tuned_values_are_the_kits(preset):
     for dataset, expected in KIT.items():
         _, config = defaults("combo", preset, dataset)
         assert (config.rollout_length, config.conservative_weight) == expected
-        repeats = {"quick": 3}.get(preset, 10)
+        repeats = {"quick": 1}.get(preset, 10)
         assert (config.log_sum_exp, config.num_repeats, config.conservative_temperature) == ("per_repeat", repeats, 1.0)
         assert (config.real_ratio, config.rho, config.entropy_backup) == (0.5, "mix", False)
         assert config.max_temperature is None

@@ -102,6 +102,20 @@ def test_another_budget_is_another_method_and_a_caution(make_run):
     assert sentence.startswith("On hopper-medium the runs differ in their budgets of updates (6,000 and 12,000)")
 
 
+def test_the_same_caution_about_several_data_sets_is_told_once(make_run):
+    found = [
+        make_run(f"{name}-{total}", data=name, algo=algo, total=total)
+        for name in ("hopper-medium", "walker2d-medium")
+        for algo, total in (("damo", 12000), ("mopo", 6000))
+    ]
+    told = cautions(compare(read_runs(found)))
+    (sentence,) = [each for each in told if "differ in" in each]
+    assert sentence.startswith("On every data set the runs differ in their budgets of updates (6,000 and 12,000)")
+    told = cautions(compare(read_runs([*found, make_run("more", data="hopper-random")])))
+    (sentence,) = [each for each in told if "differ in" in each]
+    assert sentence.startswith("On hopper-medium, walker2d-medium the runs")
+
+
 def test_a_data_set_of_the_same_name_with_another_hash_stands_apart(make_run):
     found = [make_run("a"), make_run("b", algo="bc")]
     change_config(found[1], "data.sha256", "ab" * 32)
