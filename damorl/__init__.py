@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from damorl.experiment.export import export_policy
     from damorl.experiment.exported import load_exported
     from damorl.experiment.result import Result, list_policies, load_policy
+    from damorl.sweeps.run import sweep
     from damorl.world.tasks import Task, find_task, register_task
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "load_policy",
     "register_task",
     "select",
+    "sweep",
     "train",
 ]
 
@@ -58,6 +60,7 @@ _HOMES = {
     "load_dataset": "damorl.data.datasets",
     "load_policy": "damorl.experiment.result",
     "register_task": "damorl.world.tasks",
+    "sweep": "damorl.sweeps.run",
     "train": "damorl.api",
 }
 

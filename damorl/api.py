@@ -19,6 +19,7 @@ from damorl.experiment.result import Result, load_layers, plans, summarise
 from damorl.experiment.train import EVAL_SEED
 from damorl.experiment.train import train as run_training
 from damorl.record import store
+from damorl.record.hold import held
 from damorl.world.tasks import Task, find_task
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def run(
 ) -> Result:
     """Run a resolved config below `out`, or continue it. A finished run is not run again: its result is returned.
 
+    BusyError if another process is making the same run in the same place.
+
     With `refit` the dynamics are fitted even if the cache has them.
     """
     keep_compiled_programs()
@@ -96,12 +99,13 @@ def run(
         action_bounds=config.action_bounds,
     )
     run_dir = store.create_run_dir(out, config.name(), resume)
-    if (run_dir / store.RESULT).exists():
-        check_same_data(run_dir, dataset)
-        return summarise(run_dir)
-    if (run_dir / store.CONFIG).exists():
-        check_same_data(run_dir, dataset)
-    return run_training(config, dataset, run_dir, quiet, refit=refit)
+    with held(run_dir):
+        if (run_dir / store.RESULT).exists():
+            check_same_data(run_dir, dataset)
+            return summarise(run_dir)
+        if (run_dir / store.CONFIG).exists():
+            check_same_data(run_dir, dataset)
+        return run_training(config, dataset, run_dir, quiet, refit=refit)
 
 
 def check_same_data(run_dir: Path, dataset: Dataset) -> None:

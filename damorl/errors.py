@@ -4,3 +4,11 @@
 class UserError(Exception):
     """Input that cannot be used: the message is one sentence naming the place, what was expected, what was found
     and the remedy. The command line prints it and exits with code 2; nothing prints a traceback for it."""
+
+
+class NotFiniteError(UserError):
+    """Training met a number that is not finite. The same run would meet it again."""
+
+
+class BusyError(UserError):
+    """What is asked for is being made by another process right now."""

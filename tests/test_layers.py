@@ -37,9 +37,10 @@ ALLOWED: dict[str, set[str]] = {
     "report": _CORE | {"record"},
     "experiment": _LEARN | _LIVE | {"_version", "record", "report"},
     "api": _HOUSE,
-    "": _HOUSE | {"api"},  # damorl/__init__.py
+    "sweeps": _HOUSE | {"api"},
+    "": _HOUSE | {"api", "sweeps"},  # damorl/__init__.py
     "paper": _HOUSE | {"api"},
-    "cli": _HOUSE | {"api", "", "paper"},
+    "cli": _HOUSE | {"api", "", "paper", "sweeps"},
     "__main__": {"cli"},
 }
 # Inside `algos` only these see the algorithms; an algorithm sees these and no other algorithm.

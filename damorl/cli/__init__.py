@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Sequence
 
 from damorl._version import __version__
-from damorl.cli import data, export, paper, report, score, select, theory, tools, train
+from damorl.cli import data, export, paper, report, score, select, sweep, theory, tools, train
 from damorl.errors import UserError
 
 USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv 2502.00850)
 
   damorl train [ALGO] [--dataset NAME|PATH|MINARI_ID] [--preset smoke|quick|paper] [--seeds 0 1 2] [--resume]
+  damorl sweep GRID.toml [--backend local|ray|slurm]      many runs: every core, every node, nothing lost
   damorl eval RUN_DIR|FILE [--episodes N] [--noise S]     score policies in the simulator
   damorl select RUN_DIR...                                choose a policy without a simulator
   damorl report RUN_DIR... [--out report.html]            curves, tables and intervals as one page
@@ -36,6 +37,7 @@ Verb = Callable[[list[str]], int]
 DATA_VERBS: dict[str, Verb] = data.VERBS | {"train-behaviour": tools.data_train_behaviour}
 VERBS: dict[str, Verb] = {
     "train": train.train_verb,
+    "sweep": sweep.sweep_verb,
     "eval": score.eval_verb,
     "select": select.select_verb,
     "report": report.report_verb,

@@ -7,16 +7,20 @@ dataset for every preset. Each value has its source.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
+
+from typeguard import TypeCheckError, check_type
 
 from damorl.algos import ALGORITHMS
 from damorl.algos.base import Algorithm
@@ -184,21 +188,53 @@ def resolve(
 
 
 def replace(config: Any, changes: dict[str, Any]) -> Any:
-    """`dataclasses.replace` for dotted names; UserError for a field that does not exist. Lists become tuples."""
+    """`dataclasses.replace` for dotted names; UserError for a field that does not exist, and for a value of another
+    type. Lists become tuples."""
     nested: dict[str, dict[str, Any]] = {}
     flat: dict[str, Any] = {}
-    known = {field.name for field in dataclasses.fields(config)}
+    hints = type_hints(type(config))
     for name, value in changes.items():
         head, _, tail = name.partition(".")
-        if head not in known:
-            raise UserError(f"unknown setting '{name}' of {type(config).__module__.split('.')[-1]}: see --help")
+        if head not in hints or (tail and not dataclasses.is_dataclass(getattr(config, head))):
+            raise UserError(
+                f"unknown setting '{name}' of {type(config).__module__.split('.')[-1]}{nearest(head, hints)}"
+            )
         if tail:
             nested.setdefault(head, {})[tail] = value
         else:
-            flat[head] = tuple(value) if isinstance(value, list) else value
+            flat[head] = checked_value(head, tuple(value) if isinstance(value, list) else value, hints[head])
     for head, inner in nested.items():
         flat[head] = replace(getattr(config, head), inner)
     return dataclasses.replace(config, **flat)
+
+
+@lru_cache
+def type_hints(config_type: type) -> dict[str, Any]:
+    """The type of each field."""
+    return get_type_hints(config_type)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remedy for a name that is not known."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f": did you mean '{near[0]}'?" if near else ": see --help"
+
+
+def checked_value(name: str, value: Any, hint: Any) -> Any:
+    """`value`; UserError unless it is of the type. A whole number will do for a float, and becomes one; a truth value
+    will do for neither."""
+    kinds = {hint, *get_args(hint)}
+    if type(value) is int and float in kinds and int not in kinds:
+        return float(value)
+    try:
+        check_type(value, hint)
+        wrong = isinstance(value, bool) and bool not in kinds
+    except TypeCheckError:
+        wrong = True
+    if wrong:
+        expected = hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+        raise UserError(f"{name} must be {expected}, found {value!r}: correct the value")
+    return value
 
 
 def from_dict(config_type: type, stored: Mapping[str, Any]) -> Any:
@@ -213,3 +249,23 @@ def dotted(stored: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from dotted(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def run_config_from_dict(stored: Mapping[str, Any]) -> RunConfig:
+    """The run config that `RunConfig.as_dict` and JSON made `stored` of; other keys are passed over.
+
+    Fields that `stored` lacks, for an older version wrote it, have their defaults. UserError for a field that this
+    version lacks.
+    """
+    bounds = stored.get("action_bounds")
+    return RunConfig(
+        stored["algo"],
+        stored["dataset"],
+        stored.get("task"),
+        stored["preset"],
+        tuple(stored["seeds"]),
+        from_dict(LoopConfig, stored["loop"]),
+        from_dict(find_algorithm(stored["algo"]).config_type, stored["algo_config"]),
+        dict(stored.get("columns") or {}),
+        None if bounds is None else (bounds[0], bounds[1]),
+    )

@@ -19,7 +19,7 @@ import numpy as np
 
 from damorl.algos.base import OfflineData, OnProgress, Problem
 from damorl.data.datasets import Dataset
-from damorl.errors import UserError
+from damorl.errors import NotFiniteError, UserError
 from damorl.experiment.config import RunConfig
 from damorl.experiment.describe import describe_run, remarks
 from damorl.experiment.progress import Progress
@@ -128,7 +128,7 @@ def check_finite(metrics: Metrics, config: RunConfig, first_update: int, run_dir
     if worst is None:
         return
     update, name, seed_index = worst
-    raise UserError(
+    raise NotFiniteError(
         f"training stopped: {name} of seed {config.seeds[seed_index]} was not finite at update "
         f"{first_update + update + 1}; the last good checkpoint is kept in {run_dir / 'checkpoint'}: "
         "lower the learning rates or the divergence weight and start a new run"

@@ -10,6 +10,8 @@
     policies.safetensors, policies/  the last policy, and those kept on the way
     selection.json    what `damorl select` thinks of them
     curves.png        the learning curves
+    .lock             held by the process that makes the run, for as long as it lives
+    log.txt, failure.json  of a sweep: what the run's process said, and why its last try failed
 
 JSON has no NaN and no infinity, so they are stored as the strings "nan", "inf" and "-inf"; `read_metrics` turns them
 back into floats. This module does not import jax: a report must stay light.
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     from tensorboardX.event_file_writer import EventsWriter
 
 CONFIG, PROVENANCE, METRICS, RESULT = "config.json", "provenance.json", "metrics.jsonl", "result.json"
+LOCK = ".lock"
+BESIDE = (LOCK, "log.txt", "failure.json")
+"""What may be in a run directory before the run is: its lock, and what a sweep keeps there."""
 Row = dict[str, Any]
 """One line of metrics: `step`, `seed` and any number of `part/quantity` floats."""
 
@@ -120,7 +125,7 @@ def create_run_dir(out: Path, name: str, resume: bool = False) -> Path:
     with writing(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=run_dir).close()  # a read-only directory is found now, not after an hour
-        used = any(entry.suffix != ".tmp" for entry in run_dir.iterdir())
+        used = any(entry.suffix != ".tmp" and entry.name not in BESIDE for entry in run_dir.iterdir())
     if used and not (run_dir / CONFIG).exists():
         raise UserError(
             f"cannot use {run_dir} as a run directory: expected it to be new, empty or a run, "

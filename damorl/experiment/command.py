@@ -1,0 +1,44 @@
+"""The command line that makes a run: what it was made with, in the words a person would type."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from damorl.experiment.config import RunConfig, defaults, dotted
+
+
+def train_command(config: RunConfig) -> list[str]:
+    """`damorl train ...` with every setting that differs from the preset's."""
+    words = ["damorl", "train", config.algo, "--dataset", config.dataset, "--preset", config.preset, "--seeds"]
+    words += [str(seed) for seed in config.seeds]
+    if config.task is not None:
+        words += ["--task", config.task]
+    if config.columns:
+        words += ["--columns", *(f"{key}={spread(names)}" for key, names in config.columns.items())]
+    if config.action_bounds is not None:
+        words += ["--action-bounds", *(str(bound) for bound in config.action_bounds)]
+    for name, value in changed_settings(config).items():
+        words += [f"--{name.replace('_', '-')}", *argument(value)]
+    return words
+
+
+def changed_settings(config: RunConfig) -> dict[str, Any]:
+    """The settings that differ from the preset's, by dotted name."""
+    loop, algo_config = defaults(config.algo, config.preset, config.dataset)
+    found = {}
+    for own, default in ((config.loop, loop), (config.algo_config, algo_config)):
+        before = dict(dotted(dataclasses.asdict(default)))
+        found |= {name: value for name, value in dotted(dataclasses.asdict(own)) if value != before[name]}
+    return found
+
+
+def argument(value: Any) -> Iterator[str]:
+    """A setting's value as command-line words."""
+    yield from (str(item) for item in (value if isinstance(value, tuple | list) else (value,)))
+
+
+def spread(names: Any) -> str:
+    """`["angle", "speed"]` as `angle,speed`."""
+    return names if isinstance(names, str) else ",".join(names)

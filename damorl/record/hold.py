@@ -1,0 +1,35 @@
+"""A run directory belongs to one process at a time."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from damorl.errors import BusyError, UserError
+from damorl.record.store import LOCK
+
+
+@contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory, so that no other process makes the same run meanwhile; the hold dies with its process.
+
+    Raises BusyError if another holds it. A place that knows no locks is used without.
+    """
+    lock = FileLock(run_dir / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BusyError(
+            f"cannot use {run_dir}: expected it to be free, found another process making this very run; wait for it"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            raise UserError(f"cannot write {run_dir / LOCK}: '{error.strerror}'; choose another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
