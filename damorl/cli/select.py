@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -15,15 +16,21 @@ class SelectArgs:
     """Estimate the value of a run's kept policies from its data alone, by fitted Q evaluation and in a learned model.
 
     Prints both estimates beside the real score, where there was a simulator, with the rank correlation, and marks the
-    policy that each would choose. Writes selection.json into the run directory.
+    policy that each would choose. Writes selection.json into the run directory. Of several runs on one data set it
+    names the setting and the checkpoint to take, how sure that is and, where there was a simulator, the regret.
 
     examples:
       damorl select runs/damo-hopper-medium-expert-quick-1a2b3c4d
+      damorl select sweeps/weights
       damorl select runs/damo-mydata-* --dataset ~/data/mydata.hdf5 --fqe-updates 50000 --json
     """
 
     run_dirs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run directories."""
+    """Run directories, or directories of them: a sweep's, of which the finished runs are judged."""
+    rule: Literal["pessimistic", "mean"] = "pessimistic"
+    """How one setting is chosen among several runs: by its mean estimate over seeds, less its standard error or not."""
+    estimator: Literal["model_value", "fqe"] = "model_value"
+    """By which estimate."""
     fqe_updates: int = 20_000
     """Updates of fitted Q evaluation; a multiple of 1000."""
     fqe_hidden: tuple[int, ...] = (64, 64)
@@ -56,9 +63,12 @@ def select_verb(argv: list[str]) -> int:
     """`damorl select`."""
     args = parse(SelectArgs, "select", argv)
     from damorl.api import keep_compiled_programs
+    from damorl.experiment.choice import choose_setting, format_choice
     from damorl.experiment.ranking import describe_correlation, format_selection, pooled_correlations
+    from damorl.experiment.result import run_dirs_in
     from damorl.experiment.select import SelectConfig, select
     from damorl.parts.fqe import FQEConfig
+    from damorl.record.store import CONFIG, read_json
 
     keep_compiled_programs()
     model = dataclasses.replace(SelectConfig().dynamics, max_batches=args.model_batches, hidden=args.model_hidden)
@@ -67,14 +77,19 @@ def select_verb(argv: list[str]) -> int:
         model,
         **{name: getattr(args, name) for name in ("gamma", "horizon", "known_share", "starts", "last_steps", "seed")},
     )
-    selections = select(args.run_dirs, settings, args.dataset, args.force, quiet=args.json)
+    run_dirs = run_dirs_in(args.run_dirs)
+    selections = select(run_dirs, settings, args.dataset, args.force, quiet=args.json)
     pooled = pooled_correlations(selections)
+    configs = [read_json(run_dir / CONFIG) for run_dir in run_dirs]
+    choices = choose_setting(selections, configs, args.estimator, args.rule) if len(run_dirs) > 1 else []
     if args.json:
-        print_json({"runs": selections, "pooled": pooled})
+        print_json({"runs": selections, "pooled": pooled, "choices": choices})
         return 0
     for selection in selections:
         print(f"\n{format_selection(selection)}")
     for group in pooled:
         print(f"\n{group['num_runs']} runs on {group['dataset']}, discount {group['gamma']:g}")
         print(describe_correlation(group))
+    for choice in choices:
+        print(f"\n{format_choice(choice)}")
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,25 @@ def plans(config: Mapping[str, Any]) -> bool:
 
     algorithm = ALGORITHMS.get(config.get("algo", ""))
     return algorithm is not None and algorithm.planner is not None
+
+
+def run_dirs_in(paths: Sequence[Path]) -> list[Path]:
+    """The run directories among `paths`, and the finished ones with a policy network right under those that are none.
+
+    UserError for a directory that holds no such run.
+    """
+    found: list[Path] = []
+    for path in paths:
+        own = [path]
+        if not (path / store.CONFIG).exists() and path.is_dir():
+            inside = sorted(result.parent for result in path.glob(f"*/{store.RESULT}"))
+            own = [run_dir for run_dir in inside if not plans(store.read_json(run_dir / store.CONFIG))]
+            if not own:
+                raise UserError(
+                    f"{path}: expected finished runs, found none; finish the sweep, or name run directories"
+                )
+        found += own
+    return list(dict.fromkeys(found))
 
 
 def require_network(run_dir: Path) -> None:
