@@ -98,8 +98,8 @@ def run(
         columns=config.columns or None,
         action_bounds=config.action_bounds,
     )
-    run_dir = store.create_run_dir(out, config.name(), resume)
-    with held(run_dir):
+    with held(out / config.name()):
+        run_dir = store.create_run_dir(out, config.name(), resume)
         if (run_dir / store.RESULT).exists():
             check_same_data(run_dir, dataset)
             return summarise(run_dir)

@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from damorl.errors import BusyError, UserError
+from damorl.files import writing
 from damorl.record.store import LOCK
 
 
@@ -17,8 +18,11 @@ from damorl.record.store import LOCK
 def held(run_dir: Path) -> Iterator[None]:
     """Hold the run directory, so that no other process makes the same run meanwhile; the hold dies with its process.
 
-    Raises BusyError if another holds it. A place that knows no locks is used without.
+    Makes the directory. Raises BusyError if another holds it, UserError if it cannot be written. A place that knows no
+    locks is used without.
     """
+    with writing(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run_dir / LOCK, timeout=0)
     try:
         lock.acquire()

@@ -45,6 +45,8 @@ CONFIG, PROVENANCE, METRICS, RESULT = "config.json", "provenance.json", "metrics
 LOCK = ".lock"
 BESIDE = (LOCK, "log.txt", "failure.json")
 """What may be in a run directory before the run is: its lock, and what a sweep keeps there."""
+BEFORE_CONFIG = ("dataset.json", "dataset.png", PROVENANCE, "models.json")
+"""What a run writes before its config: all that is there if it was killed right then."""
 Row = dict[str, Any]
 """One line of metrics: `step`, `seed` and any number of `part/quantity` floats."""
 
@@ -117,7 +119,8 @@ def truncate_metrics(run_dir: Path, step: int) -> None:
 
 
 def create_run_dir(out: Path, name: str, resume: bool = False) -> Path:
-    """Make `out/name`, or accept it as it stands when it is empty, or holds a run and `resume` is set.
+    """Make `out/name`, or accept it as it stands when it is empty, holds what a run leaves that was killed before it
+    began, or holds a run and `resume` is set.
 
     Raises `UserError` for a directory in use and for one that cannot be written.
     """
@@ -125,13 +128,15 @@ def create_run_dir(out: Path, name: str, resume: bool = False) -> Path:
     with writing(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=run_dir).close()  # a read-only directory is found now, not after an hour
-        used = any(entry.suffix != ".tmp" and entry.name not in BESIDE for entry in run_dir.iterdir())
-    if used and not (run_dir / CONFIG).exists():
+    names = {entry.name for entry in run_dir.iterdir() if entry.suffix != ".tmp"}
+    if names <= {*BESIDE, *BEFORE_CONFIG}:
+        return run_dir
+    if not (run_dir / CONFIG).exists():
         raise UserError(
             f"cannot use {run_dir} as a run directory: expected it to be new, empty or a run, "
             f"found other files and no {CONFIG}; choose another --out"
         )
-    if used and not resume:
+    if not resume:
         raise UserError(
             f"cannot start a new run in {run_dir}: expected it to be empty, found an earlier run; "
             "pass --resume to continue that run, or choose another --out"

@@ -288,3 +288,13 @@ def test_reading_a_run_does_not_load_jax():
 def test_the_command_is_damorl_however_it_was_called(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [program, "train", "bc"])
     assert store.own_command() == ["damorl", "train", "bc"]
+
+
+def test_what_a_run_leaves_that_was_killed_before_its_config_is_no_obstacle(tmp_path: Path) -> None:
+    run_dir = store.create_run_dir(tmp_path, "run")
+    for name in (*store.BESIDE, *store.BEFORE_CONFIG):
+        (run_dir / name).touch()
+    assert store.create_run_dir(tmp_path, "run") == run_dir
+    (run_dir / "notes").touch()
+    with pytest.raises(UserError, match="found other files and no config.json"):
+        store.create_run_dir(tmp_path, "run", resume=True)
