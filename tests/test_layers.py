@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "api": _HOUSE,
     "sweeps": _HOUSE | {"api"},
     "": _HOUSE | {"api", "sweeps"},  # damorl/__init__.py
-    "paper": _HOUSE | {"api"},
+    "paper": _HOUSE | {"api", "sweeps"},
     "cli": _HOUSE | {"api", "", "paper", "sweeps"},
     "__main__": {"cli"},
 }

@@ -42,7 +42,7 @@ class SweepArgs:
     known: Path | None = None
     """Folder of compact records: runs that have one count as done, and each run that finishes gets one."""
     seeds_per_process: int | None = None
-    """Seeds of one setting that train together. By default 1 on a CPU and all on a GPU."""
+    """Seeds of one setting that train together; 0 is all. By default 1 on a CPU and all on a GPU."""
     retries: int = 2
     """Further tries for a run that crashed, was killed, ran out of memory or lost its node."""
     cpus_per_run: float = 1.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,16 +13,17 @@ from typing import Any, NamedTuple
 import jax
 from matplotlib import rc_context
 
-from damorl.api import run
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig, defaults
 from damorl.files import atomic_file, writing
 from damorl.paper import makers, plan
 from damorl.paper.draw import save
-from damorl.paper.makers import Make, Work, ensure_dataset
+from damorl.paper.makers import Make, Work
 from damorl.paper.plan import SCALES, Planned, Request
 from damorl.record import store
 from damorl.report.curves import STYLE
+from damorl.sweeps.live import Form
+from damorl.sweeps.run import Options, run_configs
 
 
 class Experiment(NamedTuple):
@@ -64,13 +66,16 @@ def different(planned: Sequence[Planned]) -> list[Planned]:
 
 
 def run_missing(planned: Sequence[Planned], out: Path, quiet: bool) -> None:
-    """Train what is not finished, one run after the other; what was interrupted continues."""
-    missing = [each for each in different(planned) if not each.finished(out)]
-    for number, each in enumerate(missing, start=1):
-        if not quiet:
-            print(f"run {number} of {len(missing)}: {each.label} on {each.config.dataset}", flush=True)
-        ensure_dataset(each.config, quiet)
-        run(each.config, out, resume=True, quiet=quiet)
+    """Train what is not finished, on every core; what was interrupted continues. UserError if a run fails."""
+    missing = [each.config for each in different(planned) if not each.finished(out)]
+    if not missing:
+        return
+    form: Form = "quiet" if quiet else "live" if sys.stderr.isatty() else "lines"
+    result = run_configs(missing, out, form=form, chosen=Options(seeds_per_process=0))
+    if result.failed:
+        first = result.failed[0]
+        where, why = out / first["run"], first["reason"]
+        raise UserError(f"{len(result.failed)} of {len(missing)} runs failed, the first, {where}, by: {why}")
 
 
 def make_experiment(

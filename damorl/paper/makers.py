@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from damorl.behaviour.recipe import make_dataset
 from damorl.data.datasets import Dataset, load_dataset
 from damorl.experiment.config import RunConfig
 from damorl.paper import draw
@@ -28,7 +27,6 @@ from damorl.paper.training import describe
 from damorl.paper.values import measure_pairs, summarise
 from damorl.record import store
 from damorl.theory.printed import printed_table
-from damorl.world.tasks import DATASET_NAMES
 
 PAIRS = {"smoke": 10, "quick": 100, "full": 400}
 """State-action pairs on each side of the support that are played in the simulator, for each seed."""
@@ -81,12 +79,6 @@ class Made(NamedTuple):
 
 
 Make = Callable[[Work], Made]
-
-
-def ensure_dataset(config: RunConfig, quiet: bool) -> None:
-    """Make a built-in data set that is not on this machine yet."""
-    if config.dataset in DATASET_NAMES:
-        make_dataset(config.dataset, config.loop.dataset_steps, progress=not quiet)
 
 
 def heading(work: Work, what: str) -> str:

@@ -31,8 +31,8 @@ class Options:
     workers: int | None = None
     """Runs at once. None: one per core, or per GPU; on a cluster as many as it has room for."""
     seeds_per_process: int | None = None
-    """Seeds of one setting that train together in a process. None: 1 on a CPU, where side by side is faster, and all of
-    them on a GPU, where together is nearly free."""
+    """Seeds of one setting that train together in a process; 0 is all. None: 1 on a CPU, where side by side is faster,
+    and all of them on a GPU, where together is nearly free."""
     retries: int = 2
     """Further tries for a run that crashed, was killed, ran out of memory or lost its node."""
     refit: bool = False
@@ -80,12 +80,24 @@ def sweep(
     done, and the records of finished ones are written there. `options` are the fields of `Options`. UserError for a bad
     grid, before anything starts.
     """
-    chosen = Options(**options)
-    out, known = place_of(grid, out), None if known is None else Path(known)
+    chosen, out = Options(**options), place_of(grid, out)
     configs, content = asked_for(grid, out)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     store_grid(out, content)
+    return run_configs(configs, out, backend, None if known is None else Path(known), form, make, chosen)
+
+
+def run_configs(
+    configs: Sequence[RunConfig],
+    out: Path,
+    backend: BackendName = "local",
+    known: Path | None = None,
+    form: Form = "lines",
+    make: bool = True,
+    chosen: Options = Options(),
+) -> SweepResult:
+    """Run what `out` does not have of the settings, each with all its seeds: a sweep without a grid."""
     if make:
         make_data_sets(configs, quiet=form in ("quiet", "json"))
     engine = make_backend(backend, out, chosen)
@@ -173,7 +185,7 @@ def make_backend(name: BackendName, out: Path, options: Options) -> Backend:
 def seeds_together(name: BackendName, backend: Backend, options: Options) -> int | None:
     """Seeds per process: what was asked for, or all on a GPU and one on a CPU."""
     if options.seeds_per_process is not None:
-        return options.seeds_per_process
+        return options.seeds_per_process or None
     accelerated = backend.device.accelerated if isinstance(backend, Local) else options.gpus_per_run > 0
     return None if accelerated else 1
 

@@ -296,5 +296,5 @@ def test_what_a_run_leaves_that_was_killed_before_its_config_is_no_obstacle(tmp_
         (run_dir / name).touch()
     assert store.create_run_dir(tmp_path, "run") == run_dir
     (run_dir / "notes").touch()
-    with pytest.raises(UserError, match="found other files and no config.json"):
+    with pytest.raises(UserError, match=r"found other files and no config\.json"):
         store.create_run_dir(tmp_path, "run", resume=True)
