@@ -222,8 +222,10 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def checked_value(name: str, value: Any, hint: Any) -> Any:
     """`value`; UserError unless it is of the type. A whole number will do for a float, and becomes one; a truth value
-    will do for neither."""
+    will do for neither; "none" is None where that is a value."""
     kinds = {hint, *get_args(hint)}
+    if isinstance(value, str) and value.lower() == "none" and type(None) in kinds and str not in kinds:
+        return None  # TOML has no word of its own for it
     if type(value) is int and float in kinds and int not in kinds:
         return float(value)
     try:

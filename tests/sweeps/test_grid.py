@@ -64,6 +64,12 @@ def test_a_whole_number_is_the_same_setting_as_the_float() -> None:
     assert expand(make_grid(GRID | whole, "g")) == expand(make_grid(GRID | fraction, "g"))
 
 
+def test_none_is_written_as_a_word() -> None:
+    crossed = {"algorithms": ["damo"], "cross": {"log_ratio_floor": ["none", 0]}}
+    configs = expand(make_grid(GRID | crossed, "g.toml"))
+    assert [config.algo_config.log_ratio_floor for config in configs] == [None, 0.0]
+
+
 def test_own_data_come_with_what_reads_them() -> None:
     entry = {"name": "log.csv", "task": "pendulum", "columns": {"rewards": "r"}, "action_bounds": [-2, 2]}
     (config,) = expand(make_grid({"algorithms": ["bc"], "datasets": [entry]}, "g.toml"))
