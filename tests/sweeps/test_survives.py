@@ -44,6 +44,11 @@ def start(grid: Path, out: Path, *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.communicate()
+
+
 def finished(out: Path) -> list[Path]:
     return sorted(path.parent for path in out.glob("*/result.json"))
 
@@ -99,7 +104,7 @@ def test_a_sweep_that_is_killed_three_times_finishes(grid: Path, tmp_path: Path)
     out = tmp_path / "out"
     first = start(grid, out)
     wait_until(lambda: len(finished(out)) >= 3)
-    first.kill()
+    kill(first)
     wait_until(lambda: not workers(), 10)  # they leave with their starter
     made = {path: (path / "result.json").stat().st_mtime_ns for path in finished(out)}
 
@@ -107,7 +112,7 @@ def test_a_sweep_that_is_killed_three_times_finishes(grid: Path, tmp_path: Path)
     wait_until(lambda: len(finished(out)) >= 8 and bool(workers()))
     os.kill(workers()[0], signal.SIGKILL)
     wait_until(lambda: len(finished(out)) >= 12)
-    second.kill()
+    kill(second)
     wait_until(lambda: not workers(), 10)
 
     third = start(grid, out, "--json")
