@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from damorl.errors import UserError
 from damorl.theory import sides
-from damorl.theory.families import Problem, groups, occupancies, pick
+from damorl.theory.families import FAMILIES, Problem, groups, occupancies, pick
 from damorl.theory.generators import CUBIC, CUBIC_SYMMETRIC, GENERATORS, KL, Generator
 from damorl.theory.inner import solve_inner
 from damorl.theory.mdp import MDP, Array
@@ -109,6 +109,8 @@ class Study(NamedTuple):
     setting: Callable[[Problem, Generator], Any]
     """What the claims' sides take."""
     generators: tuple[Generator, ...] = ALL
+    families: tuple[str, ...] = tuple(FAMILIES)
+    """Of the problems; for claims about deterministic models the one family that they are about."""
 
 
 PAPER = Study(CLAIMS, setting)
@@ -118,7 +120,10 @@ def check(cases: int = 1200, seed: int = 0, progress: bool = True, study: Study 
     """Every claim of `study` on at least `cases` random problems. Raises `UserError` for a number below 1."""
     if cases < 1 or seed < 0:
         raise UserError(f"theory: expected --cases of at least 1 and --seed of at least 0, found {cases} and {seed}")
-    batches = {False: list(groups(seed, cases)), True: list(groups(seed, cases, ("deterministic",), ("equal",)))}
+    batches = {
+        False: list(groups(seed, cases, study.families)),
+        True: list(groups(seed, cases, ("deterministic",), ("equal",))),
+    }
     found: dict[tuple[Claim, Generator], list[Trial]] = {}
     total = len(study.generators) * sum(len(batch) for batch in batches.values())
     with tqdm(total=total, desc="theory", unit="batch", disable=not progress) as bar:

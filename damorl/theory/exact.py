@@ -59,7 +59,8 @@ def surrogate(generator: Generator) -> Objective:
 
     def at(problem: Problem, q: Array) -> Point:
         occ = occupancies(problem)
-        ratio, log_r, weight = occ.real / occ.synthetic, log_ratio(occ), per_cell(problem.weight)
+        inside, log_r, weight = occ.synthetic > 0.0, log_ratio(occ), per_cell(problem.weight)
+        ratio = np.where(inside, occ.real / np.where(inside, occ.synthetic, 1.0), 1.0)
         marginal = generator.f_prime(ratio)
         real = problem.mdp.reward - weight * (log_r + marginal)
         synthetic = weight * (ratio * marginal - generator.f(ratio) - ratio)

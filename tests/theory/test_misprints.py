@@ -55,7 +55,7 @@ def test_by_hand():
 def test_the_command_prints_json(capsys):
     assert theory_verb(["--cases", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert {"claims", "duals", "misprints"} == set(found)
+    assert {"claims", "split", "duals", "misprints"} == set(found)
     assert {row["source"] for row in found["duals"]} == {"AlgaeDICE", "OptiDICE", "O-DICE"}
     assert {row["divergence"] for row in found["claims"]} >= {"kl", "cubic"}
     assert len(found["misprints"]) == 9
