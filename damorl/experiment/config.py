@@ -20,8 +20,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from typeguard import TypeCheckError, check_type
-
 from damorl.algos import ALGORITHMS
 from damorl.algos.base import Algorithm
 from damorl.errors import UserError
@@ -228,6 +226,10 @@ def checked_value(name: str, value: Any, hint: Any) -> Any:
         return None  # TOML has no word of its own for it
     if type(value) is int and float in kinds and int not in kinds:
         return float(value)
+    try:
+        from typeguard import TypeCheckError, check_type
+    except ImportError:  # the GPU kit does without
+        return value
     try:
         check_type(value, hint)
         wrong = isinstance(value, bool) and bool not in kinds
