@@ -52,7 +52,7 @@ D4RL = {
 HEAD = """# The built-in data sets
 
 Whatever first needs one of these (`damorl train`, `sweep`, `paper`, `select`, `data info`, `damorl.load_dataset`) makes
-it on your machine, once: {steps:,} transitions per part, on all cores, with behaviour policies that come with the package.
+it on your machine, once: {steps:,} transitions per part, on all cores, by policies that come with the package.
 `--no-make` (in Python `make=False`) refuses instead; `damorl data make --all` makes all of them in advance, and
 `damorl data make NAME --steps N --seed S` other sizes. `damorl data info NAME` prints a card and draws the picture that
 is shown here. The same recipe gives the same hash on the same machine.
