@@ -3,8 +3,7 @@
 VENV := .venv
 READY := $(VENV)/.ready
 DATASET ?= inverted_double_pendulum-medium-replay
-DEMO = $(VENV)/bin/damorl data make $(DATASET) && \
-	$(VENV)/bin/damorl train damo --dataset $(DATASET) --preset quick --seeds 0 1 2 --resume
+DEMO = $(VENV)/bin/damorl train damo --dataset $(DATASET) --preset quick --seeds 0 1 2 --resume
 WORKERS ?= 2
 # One thread per test process: the workers already fill the cores.
 PYTEST = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NPROC=1 JAX_PLATFORMS=cpu $(VENV)/bin/python -m pytest

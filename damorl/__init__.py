@@ -13,13 +13,13 @@ from damorl._version import __version__
 
 if TYPE_CHECKING:
     from damorl.api import evaluate, select, train
-    from damorl.data.check import find_problems
-    from damorl.data.datasets import Dataset, load_dataset
+    from damorl.data.datasets import Dataset
     from damorl.data.minari_export import export_minari
     from damorl.errors import UserError
     from damorl.experiment.export import export_policy
     from damorl.experiment.exported import load_exported
     from damorl.experiment.result import Result, list_policies, load_policy
+    from damorl.experiment.sources import find_problems, load_dataset
     from damorl.sweeps.run import sweep
     from damorl.world.tasks import Task, find_task, register_task
 
@@ -51,13 +51,13 @@ _HOMES = {
     "UserError": "damorl.errors",
     "evaluate": "damorl.api",
     "export_minari": "damorl.data.minari_export",
-    "find_problems": "damorl.data.check",
+    "find_problems": "damorl.experiment.sources",
     "export_policy": "damorl.experiment.export",
     "find_task": "damorl.world.tasks",
     "list_policies": "damorl.experiment.result",
     "load_exported": "damorl.experiment.exported",
     "select": "damorl.api",
-    "load_dataset": "damorl.data.datasets",
+    "load_dataset": "damorl.experiment.sources",
     "load_policy": "damorl.experiment.result",
     "register_task": "damorl.world.tasks",
     "sweep": "damorl.sweeps.run",

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from damorl.data.datasets import Dataset, cache_dir, load_dataset
+from damorl.data.datasets import Dataset, cache_dir
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig, resolve
 from damorl.experiment.describe import describe_episodes, simulator_of
 from damorl.experiment.result import Result, load_layers, plans, summarise
+from damorl.experiment.sources import load_dataset
 from damorl.experiment.train import EVAL_SEED
 from damorl.experiment.train import train as run_training
 from damorl.record import store
@@ -36,30 +37,37 @@ def train(
 ) -> Result:
     """Train and score in the simulator; returns the result with its run directory.
 
-    `settings` may hold `task`, `resume`, `quiet`, `refit`, and any field of the loop's or the algorithm's config by its
+    A built-in data set that is not on this machine is made first, unless `make=False`. `settings` may also hold
+    `task`, `resume`, `quiet`, `refit`, and any field of the loop's or the algorithm's config by its
     (dotted) name, with dots written as double underscores: `total_updates=20_000, dynamics__max_batches=2000`.
     Raises UserError for unusable input.
     """
     task = settings.pop("task", None)
     resume, quiet, refit = (settings.pop(name, False) for name in ("resume", "quiet", "refit"))
+    make = settings.pop("make", True)
     name = dataset if isinstance(dataset, str) else dataset.name
     changes = {key.replace("__", "."): value for key, value in settings.items()}
     config = resolve(algo, name, preset, seeds, changes, task)
     given = None if isinstance(dataset, str) else dataset
-    return run(config, Path(out), resume=resume, quiet=quiet, refit=refit, dataset=given)
+    return run(config, Path(out), resume=resume, quiet=quiet, refit=refit, dataset=given, make=make)
 
 
 def select(
-    run_dirs: Sequence[str | Path], settings: SelectConfig | None = None, force: bool = False, quiet: bool = False
+    run_dirs: Sequence[str | Path],
+    settings: SelectConfig | None = None,
+    force: bool = False,
+    quiet: bool = False,
+    make: bool = True,
 ) -> list[dict[str, Any]]:
     """Judge the kept policies of finished runs without a simulator, by fitted Q evaluation and in a learned model.
 
-    One dictionary per run, also written to its `selection.json`: see `damorl.experiment.select.select`.
+    A built-in data set that is not on this machine is made first if `make`. One dictionary per run, also written to
+    its `selection.json`: see `damorl.experiment.select.select`.
     """
     from damorl.experiment.select import select as run_selection
 
     keep_compiled_programs()
-    return run_selection([Path(run_dir) for run_dir in run_dirs], settings, force=force, quiet=quiet)
+    return run_selection([Path(run_dir) for run_dir in run_dirs], settings, force=force, quiet=quiet, make=make)
 
 
 def keep_compiled_programs() -> None:
@@ -81,12 +89,14 @@ def run(
     quiet: bool = False,
     dataset: Dataset | None = None,
     refit: bool = False,
+    make: bool = True,
 ) -> Result:
     """Run a resolved config below `out`, or continue it. A finished run is not run again: its result is returned.
 
     BusyError if another process is making the same run in the same place.
 
-    With `refit` the dynamics are fitted even if the cache has them.
+    With `refit` the dynamics are fitted even if the cache has them; with `make` a built-in data set that is not on this
+    machine is made first.
     """
     keep_compiled_programs()
     if config.task not in (None, "none"):  # the path of a task file then holds from any directory
@@ -97,6 +107,8 @@ def run(
         config.loop.dataset_steps,
         columns=config.columns or None,
         action_bounds=config.action_bounds,
+        make=make,
+        quiet=quiet,
     )
     with held(out / config.name()):
         run_dir = store.create_run_dir(out, config.name(), resume)

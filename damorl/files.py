@@ -1,13 +1,21 @@
-"""Files that appear whole or not at all: the one atomic writer of the house."""
+"""Files that appear whole or not at all, and locks that make one process wait for another."""
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator
+import platform
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from damorl.errors import UserError
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+"""How a file system says that it knows no locks."""
+POLL_SECONDS = 0.2
 
 
 @contextmanager
@@ -51,3 +59,59 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def take(path: Path, wait: bool) -> FileLock | None:
+    """Lock the file `path`, whose directory must exist; None on a file system that knows no locks.
+
+    The system ends the lock with its process, however that ends. Raises filelock.Timeout if another holds it and
+    `wait` is not set, UserError if the file cannot be written.
+    """
+    # The library's stand-in where there are no locks, a marker file, would outlive a killed process.
+    lock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False)
+    try:
+        lock.acquire(poll_interval=POLL_SECONDS)
+    except Timeout:  # which is an OSError too
+        raise
+    except NotImplementedError:
+        return None
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return None
+        with writing(path):
+            raise
+    return lock
+
+
+@contextmanager
+def locked(path: Path, on_note: Callable[[str], None], what: str) -> Iterator[None]:
+    """Do the body in one process at a time, on this machine or a file system that it shares; makes the directory.
+
+    Who has to wait is told once, to `on_note`, and goes on when the other has ended, finished or killed: so look then
+    whether there is anything left to do. `what` names the work, as in "making hopper-medium". Where there are no locks
+    the body is done all the same, and `on_note` hears that. UserError if `path` cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = take(path, wait=False)
+    except Timeout:
+        on_note(f"{owner(path)} is {what} already: waiting for it")
+        lock = take(path, wait=True)
+    if lock is None:
+        on_note(f"{path.parent} is on a file system without locks: {what} without asking whether another process is")
+        yield
+        return
+    try:
+        with suppress(OSError):  # only a word for those who wait
+            path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+        yield
+    finally:
+        lock.release()
+
+
+def owner(path: Path) -> str:
+    """Who holds a lock, in words."""
+    with suppress(OSError, ValueError):
+        return path.read_text(encoding="utf-8") or "another process"
+    return "another process"

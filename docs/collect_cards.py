@@ -51,9 +51,11 @@ D4RL = {
 
 HEAD = """# The built-in data sets
 
-`damorl data make --all` builds these on your machine, {steps:,} transitions per part, with behaviour policies that come
-with the package; `damorl data info NAME` prints a card and draws the picture that is shown here. The same command gives
-the same hash on the same machine.
+Whatever first needs one of these (`damorl train`, `sweep`, `paper`, `select`, `data info`, `damorl.load_dataset`) makes
+it on your machine, once: {steps:,} transitions per part, on all cores, by policies that come with the package.
+`--no-make` (in Python `make=False`) refuses instead; `damorl data make --all` makes all of them in advance, and
+`damorl data make NAME --steps N --seed S` other sizes. `damorl data info NAME` prints a card and draws the picture that
+is shown here. The same recipe gives the same hash on the same machine.
 
 **They are not D4RL.** They follow D4RL's recipe with Gymnasium's v4 physics and our own policies, so they resemble the
 D4RL v2 set of the same name and are not it: a score on one says nothing about a score on the other. For D4RL's own

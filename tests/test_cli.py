@@ -22,7 +22,7 @@ MISTAKES = {
     "unknown preset": ["train", "damo", "--preset", "slow"],
     "unknown dataset": ["train", "damo", "--dataset", "hoper-medium"],
     "missing file": ["train", "damo", "--dataset", "/nowhere/hopper.hdf5"],
-    "dataset not made": ["train", "damo", "--dataset", "hopper-medium", "--preset", "smoke"],
+    "dataset not made": ["train", "damo", "--dataset", "hopper-medium", "--preset", "smoke", "--no-make"],
     "impossible batch": ["train", "damo", "--preset", "smoke", "--batch-size", "0"],
     "bad combination": ["train", "damo", "--preset", "smoke", "--divergence", "kl"],
     "not a run": ["eval", "/nowhere"],

@@ -97,7 +97,7 @@ def test_another_build_of_a_built_in_set_is_not_taken_for_the_one_asked_for(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     store(dataset_path("hopper-medium"))
-    assert main(["data", "info", "hopper-medium", "--steps", "7"]) == 2
+    assert main(["data", "info", "hopper-medium", "--steps", "7", "--no-make"]) == 2
     assert "data make hopper-medium --steps 7" in capsys.readouterr().err
     dataset_path("hopper-medium").unlink()
 

@@ -6,12 +6,13 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import types
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import connection, current_process, get_context, parent_process
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -42,12 +43,31 @@ class Shard(NamedTuple):
 def run_shards(shards: Sequence[Shard], workers: int) -> Iterator[Rows]:
     """The rows of each shard, in order, from `workers` processes.
 
-    Even one worker is a process of its own, so that the arithmetic is the same for any number of them.
+    Even one worker is a process of its own, so that the arithmetic is the same for any number of them. Only where this
+    process may start none does it do the work itself, with a warning that says why.
     """
-    with ProcessPoolExecutor(min(workers, len(shards)), get_context("spawn"), end_at_interrupt) as pool:
+    reason = why_alone()
+    if reason is not None:
+        warnings.warn(f"this process collects the episodes by itself, on one core: {reason}", stacklevel=2)
+        yield from map(collect_shard, shards)
+        return
+    with ProcessPoolExecutor(min(workers, len(shards)), get_context("spawn"), end_with_starter) as pool:
         with plain_children():
             results = pool.map(collect_shard, shards)
         yield from results
+
+
+def why_alone() -> str | None:
+    """What keeps this process from starting others; None if nothing does."""
+    if current_process().daemon:
+        return "it is a daemonic process of multiprocessing, which may not start others"
+    if not sys.executable:
+        return "the interpreter is part of another program"
+    try:
+        get_context("spawn").Lock()
+    except (ImportError, OSError) as error:
+        return f"the system gives it no semaphores ({error})"
+    return None
 
 
 @contextmanager
@@ -68,9 +88,21 @@ def plain_children() -> Iterator[None]:
         os.environ.update(environment)
 
 
-def end_at_interrupt() -> None:
-    """On Ctrl-C, which reaches every process of the terminal, a worker goes at once and without a traceback."""
+def end_with_starter() -> None:
+    """On Ctrl-C, which reaches every process of the terminal, a worker goes at once and without a traceback.
+
+    It also goes when its starter was killed, which no message tells it: it would wait for errands for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    starter = parent_process()
+    if starter is not None:
+        threading.Thread(target=leave_after, args=(starter.sentinel,), daemon=True).start()
+
+
+def leave_after(sentinel: int) -> None:
+    """Wait for the end of the process behind `sentinel`, and leave."""
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 def collect_shard(shard: Shard) -> Rows:

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +32,7 @@ from damorl.behaviour.snapshots import versions
 from damorl.data.datasets import dataset_path
 from damorl.data.store import write_dataset
 from damorl.errors import UserError
+from damorl.files import locked
 from damorl.world.tasks import DatasetName, Task, find_task, make_env, simulator_of
 
 RECIPE = 1
@@ -59,8 +62,10 @@ def make_dataset(
     """Build the data set `name` and return its path (by default in the user's cache).
 
     `num_steps` rows, twice as many for medium-expert. The same arguments give the same arrays on the same machine,
-    whatever the number of `workers` (default: all cores); a file already made by them is returned as it is. UserError
-    for an unknown name, sizes below 1, a task without behaviour policies, or a `path` that holds something else.
+    whatever the number of `workers` (default: all cores); a file already made by them is returned as it is. In the
+    cache a set is made once, however many processes ask for it at the same time: the others wait, which a line on
+    standard error says. UserError for an unknown name, sizes below 1, a task without behaviour policies, a `path` that
+    holds something else, or a place that cannot be written.
     """
     parsed = DatasetName.parse(name)
     workers = os.cpu_count() or 1 if workers is None else workers
@@ -76,9 +81,18 @@ def make_dataset(
             f"{path}: expected no file, or {name} of {num_steps} steps and seed {seed}, found another; remove it or "
             "choose another path"
         )
-    rows = collect(task, plan(parsed.quality, num_steps, behaviours), seed, workers, progress)
-    write_dataset(target, rows, describe(parsed, seed, behaviours) | {"request": request})
+    lock = target.with_name(f".{target.name}.lock")
+    with nullcontext() if path else locked(lock, say, f"making {name}"):  # nothing is left beside a file of the user's
+        if path is None and target.exists() and stored_request(target) == request:  # made in the meantime
+            return target
+        rows = collect(task, plan(parsed.quality, num_steps, behaviours), seed, workers, progress)
+        write_dataset(target, rows, describe(parsed, seed, behaviours) | {"request": request})
     return target
+
+
+def say(note: str) -> None:
+    """One line to the user, above the bar."""
+    tqdm.write(f"damorl: {note}", file=sys.stderr)
 
 
 def require_positive(num_steps: int, seed: int, workers: int) -> None:

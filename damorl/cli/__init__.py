@@ -25,9 +25,9 @@ USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv
   damorl bench [--algo all|NAME] [--json]
   damorl --version
 
-Each of them explains itself with --help. A first run:
+Each of them explains itself with --help. A built-in data set is made by whatever first needs it (--no-make: refused).
+A first run:
 
-  damorl data make hopper-medium-expert
   damorl train damo --dataset hopper-medium-expert --preset quick
 """
 

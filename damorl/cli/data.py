@@ -27,6 +27,8 @@ Flat = Annotated[T, tyro.conf.arg(name="")]
 class MakeArgs:
     """Build built-in data sets on this machine from the behaviour policies that ship with the package.
 
+    What needs a set makes it by itself; this makes one in advance, or another size or seed.
+
     examples:
       damorl data make hopper-medium-expert
       damorl data make walker2d-medium --steps 1000000
@@ -137,10 +139,13 @@ class ReadingArgs:
     action_bounds: tuple[float, float] | None = None
     """Lowest and highest action, where they are not -1 and 1 and the task does not tell."""
 
-    def options(self) -> dict[str, Any]:
+    make: bool = True
+    """Make a built-in set that is not on this machine. Without: refuse."""
+
+    def options(self, quiet: bool) -> dict[str, Any]:
         """The keywords of `load_dataset` and `find_problems`."""
         bounds = {"action_bounds": self.action_bounds, "columns": column_map(self.columns)}
-        return {"task": self.task, "num_steps": self.steps, **bounds}
+        return {"task": self.task, "num_steps": self.steps, "make": self.make, "quiet": quiet, **bounds}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,11 +172,11 @@ def data_info(argv: list[str]) -> int:
     args = parse(InfoArgs, "data info", argv)
     from damorl.cli.card import card_lines
     from damorl.data.card import card_and_arrays
-    from damorl.data.check import find_problems
-    from damorl.data.datasets import cache_dir, load_dataset
+    from damorl.data.datasets import cache_dir
+    from damorl.experiment.sources import find_problems, load_dataset
     from damorl.report.card import draw_card
 
-    options = args.reading.options()
+    options = args.reading.options(args.json)
     try:
         dataset = load_dataset(args.source, **options)
     except UserError:
@@ -207,9 +212,10 @@ class CheckArgs:
 def data_check(argv: list[str]) -> int:
     """`damorl data check`."""
     args = parse(CheckArgs, "data check", argv)
-    from damorl.data.check import find_problems
+    from damorl.experiment.sources import find_problems
 
-    return _report_problems(args.source, find_problems(args.source, **args.reading.options()), args.json)
+    problems = find_problems(args.source, **args.reading.options(args.json))
+    return _report_problems(args.source, problems, args.json)
 
 
 def _report_problems(source: str, problems: list[Problem], json: bool) -> int:
@@ -249,10 +255,10 @@ class ExportArgs:
 def data_export(argv: list[str]) -> int:
     """`damorl data export`."""
     args = parse(ExportArgs, "data export", argv)
-    from damorl.data.datasets import load_dataset
     from damorl.data.minari_export import export_minari
+    from damorl.experiment.sources import load_dataset
 
-    path = export_minari(load_dataset(args.source, **args.reading.options()), args.id, args.storage)
+    path = export_minari(load_dataset(args.source, **args.reading.options(args.json)), args.id, args.storage)
     print_json({"id": args.id, "path": path}) if args.json else print(path)
     return 0
 

@@ -41,6 +41,8 @@ class PaperArgs:
     """Of table2: finished run directories to list as well."""
     train: bool = True
     """Make missing runs first. Without, table2, fig1 and fig5 mark them missing and the others refuse."""
+    make: bool = True
+    """Make built-in data sets that are not on this machine."""
     out: Path = Path("paper")
     """Directory of the runs and of the results."""
     json: bool = False
@@ -59,7 +61,7 @@ def paper_verb(argv: list[str]) -> int:
         print_json(rows) if args.json else print(format_list(rows, request))
         return 0
     find_experiment(args.name)
-    content = make_experiment(args.name, request, args.out, args.train, quiet=args.json, given=args.given)
+    content = make_experiment(args.name, request, args.out, args.train, args.json, args.given, args.make)
     if args.json:
         print_json(content)
         return 0

@@ -53,6 +53,8 @@ class SelectArgs:
     """Seed of the fits and the rollouts."""
     dataset: str | None = None
     """Where the data is, if not where it was in training."""
+    make: bool = True
+    """Make a built-in data set that is not on this machine."""
     force: bool = False
     """Judge again what was judged before with the same settings."""
     json: bool = False
@@ -78,7 +80,7 @@ def select_verb(argv: list[str]) -> int:
         **{name: getattr(args, name) for name in ("gamma", "horizon", "known_share", "starts", "last_steps", "seed")},
     )
     run_dirs = run_dirs_in(args.run_dirs)
-    selections = select(run_dirs, settings, args.dataset, args.force, quiet=args.json)
+    selections = select(run_dirs, settings, args.dataset, args.force, quiet=args.json, make=args.make)
     pooled = pooled_correlations(selections)
     configs = [read_json(run_dir / CONFIG) for run_dir in run_dirs]
     choices = choose_setting(selections, configs, args.estimator, args.rule) if len(run_dirs) > 1 else []

@@ -35,6 +35,8 @@ class TrainArgs:
     """Continue the run where its last checkpoint left it."""
     refit: bool = False
     """Fit the dynamics, also where a stored model has the same data, settings and seed."""
+    make: bool = True
+    """Make a built-in dataset that is not on this machine, once and on all cores. Without: refuse."""
     json: bool = False
     """Print the result as JSON, without progress bars."""
 
@@ -84,7 +86,7 @@ def train_verb(argv: list[str]) -> int:
         column_map(args.columns),
         args.action_bounds,
     )
-    result = run(config, args.out, resume=args.resume, quiet=args.json, refit=args.refit)
+    result = run(config, args.out, resume=args.resume, quiet=args.json, refit=args.refit, make=args.make)
     summary = result.summary | {"run_dir": str(result.run_dir), "curves": str(result.curves)}
     print_json(summary) if args.json else print("\n" + format_table(result))
     return 0

@@ -2,7 +2,7 @@
 
 A fit is known by everything that decides its bits: data, settings, key, the code that fits, versions and device. So a
 run gives the same numbers whether its model was read or made, and a sweep over what comes after the fit pays for the
-fit once.
+fit once. Processes that need the same fit at the same time make it once as well: one fits, the others wait.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import jax
 from damorl.core import nets, optim, scaler
 from damorl.data.cache import cache_dir
 from damorl.errors import UserError
+from damorl.files import locked
 from damorl.parts import dynamics
 from damorl.record import checkpoint, store
 from damorl.types import Key, Recall
@@ -33,29 +35,49 @@ CODE = (dynamics, nets, optim, scaler)
 def remember(data_sha256: str, on_note: Callable[[str], None], directory: Path | None = None) -> Recall:
     """What finds fits to the data with this hash again, below `directory` (None: `models` in the cache folder).
 
-    Whether a model was read, and which file, goes to `on_note`. A damaged file is fitted again.
+    Whether a model was read, and which file, goes to `on_note`, and so does for whom the process waits. A damaged file
+    is fitted again.
     """
     root = cache_dir() / "models" if directory is None else directory
 
     def recall(key: Key, settings: Any, template: Any, fit: Callable[[], Any]) -> Any:
         identity = identify(data_sha256, settings, key)
         place = root / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        try:
-            found = checkpoint.restore(place, template, identity, on_note)
-        except UserError:  # nothing in there can be read
-            shutil.rmtree(place, ignore_errors=True)
-            found = None
-        if found is not None:
-            on_note(f"the dynamics were fitted before and are read from {place} (--refit fits them again)")
-            return found[0]
-        model = fit()
-        try:
-            keep(place, model, identity)
-        except (OSError, UserError) as error:  # a run does not need it
-            on_note(f"the fitted dynamics are not kept for other runs: {error}")
-        return model
+        read = f"the dynamics were fitted before and are read from {place} (--refit fits them again)"
+        if (found := stored(place, template, identity, on_note)) is not None:
+            on_note(read)
+            return found
+        with alone(place, on_note):
+            if (found := stored(place, template, identity, lambda note: None)) is not None:  # made in the meantime
+                on_note(read)
+                return found
+            shutil.rmtree(place, ignore_errors=True)  # what is there, if anything, cannot be read
+            model = fit()
+            try:
+                keep(place, model, identity)
+            except (OSError, UserError) as error:  # a run does not need it
+                on_note(f"the fitted dynamics are not kept for other runs: {error}")
+            return model
 
     return recall
+
+
+def stored(place: Path, template: Any, identity: dict[str, str], on_note: Callable[[str], None]) -> Any:
+    """The model at `place`; None if there is none that can be read."""
+    try:
+        found = checkpoint.restore(place, template, identity, on_note)
+    except UserError:
+        return None
+    return None if found is None else found[0]
+
+
+@contextmanager
+def alone(place: Path, on_note: Callable[[str], None]) -> Iterator[None]:
+    """Fit what belongs to `place` in one process at a time; where nothing can be written there, in any number."""
+    with ExitStack() as stack:
+        with suppress(UserError):  # `keep` will say what is wrong
+            stack.enter_context(locked(place.with_name(f".{place.name}.lock"), on_note, "fitting the same dynamics"))
+        yield
 
 
 def keep(place: Path, model: Any, identity: dict[str, str]) -> None:

@@ -24,10 +24,11 @@ from tqdm import tqdm
 
 from damorl.algos.base import OfflineData, Problem
 from damorl.core.nets import MLP, Dense
-from damorl.data.datasets import Dataset, load_dataset
+from damorl.data.datasets import Dataset
 from damorl.errors import UserError
 from damorl.experiment.ranking import choose, rank_correlation
 from damorl.experiment.result import list_policies, load_layers, require_network
+from damorl.experiment.sources import load_dataset
 from damorl.experiment.train import make_problem, to_device
 from damorl.parts import dynamics
 from damorl.parts.fqe import FQEConfig, FQEResult, evaluate_policies
@@ -109,11 +110,13 @@ def select(
     dataset: Path | str | None = None,
     force: bool = False,
     quiet: bool = True,
+    make: bool = True,
 ) -> list[dict[str, Any]]:
     """Estimate the value of every kept policy of every run, and write each run's `selection.json`.
 
     Returns their contents in the order of `run_dirs`, each with its `run_dir`. A run that was judged before with the
     same settings is not judged again unless `force`. `dataset` says where the data is if not where it was in training.
+    A built-in data set that is not on this machine is made first if `make`.
     Raises UserError for a run without policies, and for data that is missing or not what the run was trained on.
     """
     runs = {Path(run_dir): read_run(Path(run_dir), settings or SelectConfig()) for run_dir in run_dirs}
@@ -121,7 +124,7 @@ def select(
     pending = [run for path, run in runs.items() if found[path] is None]
     for data_key in dict.fromkeys(run.data_key for run in pending):
         group = [run for run in pending if run.data_key == data_key]
-        evidence = gather(group[0], dataset, quiet)
+        evidence = gather(group[0], dataset, quiet, make)
         found |= {run.run_dir: judge(run, evidence, quiet) for run in group}
     return [{"run_dir": str(run_dir), **(found[Path(run_dir)] or {})} for run_dir in run_dirs]
 
@@ -151,9 +154,9 @@ def read_selection(run: Run) -> dict[str, Any] | None:
     return found if same and kept == run.kept else None
 
 
-def gather(run: Run, source: Path | str | None, quiet: bool) -> Evidence:
+def gather(run: Run, source: Path | str | None, quiet: bool, make: bool = True) -> Evidence:
     """The run's data, and a model fitted to it."""
-    dataset, settings = load_run_dataset(run, source), run.settings
+    dataset, settings = load_run_dataset(run, source, make, quiet), run.settings
     data = to_device(dataset)
     key = jax.random.fold_in(jax.random.key(settings.seed), MODEL_STREAM)
     with bar("dynamics", settings.dynamics.max_batches, "batch", quiet) as advance:
@@ -161,7 +164,7 @@ def gather(run: Run, source: Path | str | None, quiet: bool) -> Evidence:
     return Evidence(dataset, data, make_problem(dataset), model, figures["holdout_error"])
 
 
-def load_run_dataset(run: Run, source: Path | str | None) -> Dataset:
+def load_run_dataset(run: Run, source: Path | str | None, make: bool = True, quiet: bool = True) -> Dataset:
     """The data that a run was trained on, from `source` or where it was then. UserError if that is other data."""
     config = run.config
     try:
@@ -171,6 +174,8 @@ def load_run_dataset(run: Run, source: Path | str | None) -> Dataset:
             config["loop"]["dataset_steps"],
             columns=config.get("columns") or None,
             action_bounds=config.get("action_bounds"),
+            make=make,
+            quiet=quiet,
         )
     except UserError as error:
         raise UserError(

@@ -65,13 +65,13 @@ def different(planned: Sequence[Planned]) -> list[Planned]:
     return list({each.config.name(): each for each in planned}.values())
 
 
-def run_missing(planned: Sequence[Planned], out: Path, quiet: bool) -> None:
+def run_missing(planned: Sequence[Planned], out: Path, quiet: bool, make: bool = True) -> None:
     """Train what is not finished, on every core; what was interrupted continues. UserError if a run fails."""
     missing = [each.config for each in different(planned) if not each.finished(out)]
     if not missing:
         return
     form: Form = "quiet" if quiet else "live" if sys.stderr.isatty() else "lines"
-    result = run_configs(missing, out, form=form, chosen=Options(seeds_per_process=0))
+    result = run_configs(missing, out, form=form, make=make, chosen=Options(seeds_per_process=0))
     if result.failed:
         first = result.failed[0]
         where, why = out / first["run"], first["reason"]
@@ -79,25 +79,32 @@ def run_missing(planned: Sequence[Planned], out: Path, quiet: bool) -> None:
 
 
 def make_experiment(
-    name: str, request: Request, out: Path, train: bool = True, quiet: bool = False, given: tuple[Path, ...] = ()
+    name: str,
+    request: Request,
+    out: Path,
+    train: bool = True,
+    quiet: bool = False,
+    given: tuple[Path, ...] = (),
+    make: bool = True,
 ) -> dict[str, Any]:
     """Make a figure or table below `out`; returns its numbers, `lines` for the reader and the paths of its files.
 
-    With `train`, runs that are missing are made first. UserError where they are missing and needed.
+    With `train`, runs that are missing are made first, and with `make`, built-in data sets that are. UserError where
+    they are missing and needed.
     """
     experiment = find_experiment(name)
     planned = experiment.plan(request)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     if train:
-        run_missing(planned, out, quiet)
+        run_missing(planned, out, quiet, make)
     missing = [each for each in different(planned) if not each.finished(out)]
     if missing and not experiment.partial:
         labels = ", ".join(f"{each.label} ({each.config.name()})" for each in missing)
         raise UserError(f"{name} needs finished runs in {out}, not found: {labels}; run it without --no-train")
     path = result_path(name, request, out)
     with rc_context(STYLE):
-        result = experiment.make(Work(request, planned, out, quiet, given))
+        result = experiment.make(Work(request, planned, out, quiet, given, make))
         save(result.figure, path.with_suffix(".png"))
     content = describe(name, request, planned, out, result)
     write_compact(path, content)

@@ -11,8 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from damorl.data.datasets import Dataset, load_dataset
+from damorl.data.datasets import Dataset
 from damorl.experiment.config import RunConfig
+from damorl.experiment.sources import load_dataset
 from damorl.paper import draw
 from damorl.paper.distributions import Offline, baseline, compare_runs, study
 from damorl.paper.draw import by_seed
@@ -42,13 +43,17 @@ class Work:
     quiet: bool = False
     given: tuple[Path, ...] = ()
     """Run directories that table2 lists as they are."""
+    make: bool = True
+    """Whether built-in data sets that are not on this machine are made."""
     datasets: dict[str, Dataset] = field(default_factory=dict)
     studies: dict[str, Offline] = field(default_factory=dict)
 
     def dataset(self, config: RunConfig) -> Dataset:
         """The data of a run, loaded once."""
         if config.dataset not in self.datasets:
-            self.datasets[config.dataset] = load_dataset(config.dataset, config.task, config.loop.dataset_steps)
+            self.datasets[config.dataset] = load_dataset(
+                config.dataset, config.task, config.loop.dataset_steps, make=self.make, quiet=self.quiet
+            )
         return self.datasets[config.dataset]
 
     def offline(self, config: RunConfig) -> Offline:

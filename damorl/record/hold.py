@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from damorl.errors import BusyError, UserError
-from damorl.files import writing
+from damorl.errors import BusyError
+from damorl.files import take, writing
 from damorl.record.store import LOCK
 
 
@@ -23,17 +22,14 @@ def held(run_dir: Path) -> Iterator[None]:
     """
     with writing(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_dir / LOCK, timeout=0)
     try:
-        lock.acquire()
+        lock = take(run_dir / LOCK, wait=False)
     except Timeout as error:
         raise BusyError(
             f"cannot use {run_dir}: expected it to be free, found another process making this very run; wait for it"
         ) from error
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
-            raise UserError(f"cannot write {run_dir / LOCK}: '{error.strerror}'; choose another --out") from error
     try:
         yield
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()

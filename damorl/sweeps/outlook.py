@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from damorl.experiment.config import RunConfig
+from damorl.experiment.sources import is_missing
 from damorl.record.store import plain
 from damorl.sweeps.clock import duration, expected_seconds, stored_timings, total_seconds
 from damorl.sweeps.live import job_label
 from damorl.sweeps.local import usable_cores
-from damorl.sweeps.run import asked_for, is_missing, place_of, plan_sweep
+from damorl.sweeps.run import asked_for, place_of, plan_sweep
 
 SHOWN = 40
 COUNTED = {"done": "done", "known": "known from records", "left": "left"}
@@ -55,7 +56,8 @@ def dry_run(
 
 def missing_data_sets(configs: Sequence[RunConfig]) -> list[str]:
     """The built-in data sets that would be made first."""
-    return list(dict.fromkeys(config.dataset for config in configs if is_missing(config)))
+    missing = (each.dataset for each in configs if is_missing(each.dataset, each.loop.dataset_steps))
+    return list(dict.fromkeys(missing))
 
 
 def outlook_text(found: Mapping[str, Any]) -> str:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from damorl.behaviour.recipe import make_dataset
-from damorl.data.datasets import dataset_path, load_dataset
+from damorl.data.datasets import load_dataset
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig
+from damorl.experiment.sources import is_missing, make_missing
 from damorl.files import writing
 from damorl.sweeps.clock import remember_seconds, stored_timings
 from damorl.sweeps.engine import Backend, Progress, run_jobs
@@ -19,7 +19,6 @@ from damorl.sweeps.live import Display, Form
 from damorl.sweeps.local import Local, find_device, usable_cores
 from damorl.sweeps.plan import Cell, Job, Plan, known_cells, make_plan, merge, store_grid, stored_grids, stored_runs
 from damorl.sweeps.process import Outcome
-from damorl.world.tasks import DATASET_NAMES
 
 BackendName = Literal["local", "ray", "slurm"]
 
@@ -138,7 +137,7 @@ def data_hashes(configs: Iterable[RunConfig]) -> dict[str, str]:
     """The hashes of the data sets that are on this machine, by name."""
     found: dict[str, str] = {}
     for config in configs:
-        if config.dataset in found or is_missing(config):
+        if config.dataset in found or is_missing(config.dataset, config.loop.dataset_steps):
             continue
         found[config.dataset] = load_dataset(
             config.dataset,
@@ -153,14 +152,7 @@ def data_hashes(configs: Iterable[RunConfig]) -> dict[str, str]:
 def make_data_sets(configs: Iterable[RunConfig], quiet: bool) -> None:
     """Make the built-in data sets that are missing, one after the other with all cores, before any run needs them."""
     for config in configs:
-        if is_missing(config):
-            make_dataset(config.dataset, config.loop.dataset_steps, progress=not quiet)
-
-
-def is_missing(config: RunConfig) -> bool:
-    """Whether the run's data set is a built-in one that is not there yet."""
-    name, steps = config.dataset, config.loop.dataset_steps
-    return name in DATASET_NAMES and not dataset_path(name, steps).exists()
+        make_missing(config.dataset, config.loop.dataset_steps, quiet=quiet)
 
 
 def make_backend(name: BackendName, out: Path, options: Options) -> Backend:

@@ -59,9 +59,9 @@ def run(job: dict[str, Any]) -> None:
     from damorl import api
     from damorl.experiment.config import run_config_from_dict
 
-    api.run(
-        run_config_from_dict(job["config"]), Path(job["out"]), resume=True, quiet=True, refit=job.get("refit", False)
-    )
+    config, refit = run_config_from_dict(job["config"]), job.get("refit", False)
+    # Data sets are made before any worker starts: one that made them here would take every core from the others.
+    api.run(config, Path(job["out"]), resume=True, quiet=True, refit=refit, make=False)
 
 
 def leave_with_starter() -> None:

@@ -71,20 +71,6 @@ def test_a_damaged_file_is_fitted_again_and_replaced(tmp_path: Path) -> None:
     assert fit.made == 2
 
 
-def test_two_processes_that_fit_at_the_same_time_do_not_hurt_each_other(tmp_path: Path) -> None:
-    notes: list[str] = []
-    recall, slow = remember("abc", notes.append, tmp_path), Fit()
-
-    def overtaken() -> dynamics.Dynamics:
-        recall(KEY, SETTINGS, TEMPLATE, Fit())  # what the other process does meanwhile
-        return slow()
-
-    recall(KEY, SETTINGS, TEMPLATE, overtaken)
-    (place,) = tmp_path.iterdir()
-    assert (slow.made, notes) == (1, [])
-    assert len(list(place.iterdir())) == 1
-
-
 def test_a_cache_that_cannot_be_written_costs_the_run_nothing(tmp_path: Path) -> None:
     notes: list[str] = []
     (tmp_path / "file").write_text("in the way")

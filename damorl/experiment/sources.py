@@ -1,0 +1,80 @@
+"""Data sets where a missing built-in one is no obstacle: it is made by its recipe, and then loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from numpy.typing import ArrayLike
+
+from damorl.data import check, datasets
+from damorl.data.check import Problem
+from damorl.data.datasets import DEFAULT_NUM_STEPS, Dataset, dataset_path
+from damorl.data.names import ColumnMap
+from damorl.errors import UserError
+from damorl.world.tasks import DATASET_NAMES
+
+if TYPE_CHECKING:
+    from minari import MinariDataset
+
+
+class Reading(TypedDict, total=False):
+    """How a source is read; each as in `damorl.data.datasets.load_dataset`."""
+
+    columns: ColumnMap | None
+    action_bounds: tuple[ArrayLike, ArrayLike] | None
+    name: str | None
+
+
+def load_dataset(
+    source: str | Path | Mapping[str, Any] | MinariDataset,
+    task: str | None = None,
+    num_steps: int = DEFAULT_NUM_STEPS,
+    seed: int = 0,
+    make: bool = True,
+    quiet: bool = False,
+    **reading: Unpack[Reading],
+) -> Dataset:
+    """Load a data set as `damorl.data.datasets.load_dataset`, which tells the rest, and make a missing built-in one.
+
+    Making takes a minute or so on all cores, once on a machine; a bar on standard error shows it unless `quiet`.
+    Without `make` a built-in set that is not there raises UserError.
+    """
+    if make:
+        make_missing(source, num_steps, seed, quiet)
+    return datasets.load_dataset(source, task, num_steps, seed, **reading)
+
+
+def find_problems(
+    source: str | Path | Mapping[str, Any] | MinariDataset,
+    task: str | None = None,
+    num_steps: int = DEFAULT_NUM_STEPS,
+    seed: int = 0,
+    make: bool = True,
+    quiet: bool = False,
+    **reading: Unpack[Reading],
+) -> list[Problem]:
+    """Every problem of a data set, as `damorl.data.check.find_problems`; `make` and `quiet` as in `load_dataset`."""
+    if make:
+        make_missing(source, num_steps, seed, quiet)
+    return check.find_problems(source, task, num_steps, seed, **reading)
+
+
+def make_missing(source: object, num_steps: int = DEFAULT_NUM_STEPS, seed: int = 0, quiet: bool = False) -> None:
+    """Make the data set if it is a built-in one that is not there; anything else is left alone."""
+    if not is_missing(source, num_steps, seed):
+        return
+    from damorl.behaviour.recipe import make_dataset, say
+
+    if not quiet:
+        say(f"{source} is not on this machine yet and is made now, once: {dataset_path(str(source), num_steps, seed)}")
+    try:
+        make_dataset(str(source), num_steps, seed, progress=not quiet)
+    except UserError as error:
+        raise UserError(f"data set '{source}' is not made yet, and cannot be: {error}") from error
+
+
+def is_missing(source: object, num_steps: int = DEFAULT_NUM_STEPS, seed: int = 0) -> bool:
+    """Whether `source` names a built-in data set that is not there yet."""
+    return isinstance(source, str) and source in DATASET_NAMES and not dataset_path(source, num_steps, seed).exists()
