@@ -219,7 +219,9 @@ def finals(runs: Sequence[Run], metric: str | None) -> dict[int, SeedScore]:
 def why_unmatched(a: SeedScore | None, b: SeedScore | None, metric: str | None, sha256: str) -> str:
     """Why two seeds are no pair; nothing if they are one."""
     if a is None or b is None:
-        return f"only in {SIDES[a is None]}"
+        status = (a or b or SeedScore(0, Status.MISSING, 0)).status
+        told = f", and {status} there" if status in (Status.MISSING, Status.FAILED, Status.UNFINISHED) else ""
+        return f"only in {SIDES[a is None]}{told}"
     if sha256 == UNKNOWN:
         return "the data are unknown"
     for side, score in zip(SIDES, (a, b), strict=True):
@@ -249,7 +251,7 @@ def name_other_data(item: Unmatched, stores: Sequence[Store]) -> Unmatched:
     """Say so where the other store has the data set's name, with other bytes."""
     for side, store in zip(SIDES, stores, strict=True):
         others = [sha for _, (name, sha) in store if name == item.dataset and sha != item.sha256]
-        if item.reason == f"only in {SIDES[side == 'A']}" and others and UNKNOWN not in (item.sha256, *others):
+        if item.reason.startswith(f"only in {SIDES[side == 'A']}") and others and UNKNOWN not in (item.sha256, *others):
             reason = f"{item.reason}; {side} has other data of this name (sha256 {others[0][:8]})"
             return Unmatched(item.algorithm, item.dataset, item.sha256, item.seed, reason)
     return item

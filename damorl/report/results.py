@@ -141,7 +141,9 @@ class Lack(NamedTuple):
         if self.run.failure:
             return self.run.failure
         done = self.score.updates
-        return f"{done:,} of {self.run.total_updates:,} updates are done" if done else "asked for, and not begun"
+        if done or not self.run.absent:
+            return f"{done:,} of {self.run.total_updates:,} updates are done"
+        return "asked for, and not begun"
 
 
 def gather_lacks(results: Sequence[Result]) -> list[Lack]:
