@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from damorl.experiment.exported import load_exported
     from damorl.experiment.result import Result, list_policies, load_policy
     from damorl.experiment.sources import find_problems, load_dataset
+    from damorl.report.paired import compare
     from damorl.sweeps.run import sweep
     from damorl.world.tasks import Task, find_task, register_task
 
@@ -29,6 +30,7 @@ __all__ = [
     "Task",
     "UserError",
     "__version__",
+    "compare",
     "evaluate",
     "export_minari",
     "export_policy",
@@ -49,6 +51,7 @@ _HOMES = {
     "Result": "damorl.experiment.result",
     "Task": "damorl.world.tasks",
     "UserError": "damorl.errors",
+    "compare": "damorl.report.paired",
     "evaluate": "damorl.api",
     "export_minari": "damorl.data.minari_export",
     "find_problems": "damorl.experiment.sources",

@@ -14,15 +14,17 @@ from damorl.cli.base import parse, print_json
 class ReportArgs:
     """Make one self-contained HTML page of finished and unfinished runs: scores with intervals, curves, settings.
 
-    Beside it go the tables as Markdown and LaTeX, and all numbers as JSON. Only the run directories are read.
+    Beside it go the tables as Markdown and LaTeX, and all numbers as JSON. Only what is named is read:
+    run directories, records of runs, and directories of them. What a sweep's directory lacks is listed as missing.
 
     examples:
       damorl report runs/*
+      damorl report sweeps/weights docs/leaderboard/runs
       damorl report runs/damo-hopper-* runs/bc-hopper-* --out hopper.html --title "Hopper"
     """
 
     run_dirs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run directories."""
+    """Run directories, records, or directories of them (a sweep's, for instance)."""
     out: Path = Path("report.html")
     """The page; its tables and numbers are written beside it as .md, .tex and .json."""
     title: str | None = None

@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from damorl.core import nets, optim, scaler
 from damorl.data.cache import cache_dir
 from damorl.errors import UserError
 from damorl.files import locked
+from damorl.experiment.config import RunConfig
 from damorl.parts import dynamics
 from damorl.record import checkpoint, store
 from damorl.types import Key, Recall
@@ -104,3 +106,20 @@ def identify(data_sha256: str, settings: Any, key: Key) -> dict[str, str]:
         "jax": " ".join(versions),
         "device": f"{device.platform} {device.device_kind}",
     }
+
+
+def model_hashes(config: RunConfig, state: Any) -> dict[str, str | None]:
+    """Per seed a SHA-256 of the fitted dynamics in the stacked states of a run; None for an algorithm without.
+
+    It is of the elites, whatever else an algorithm keeps: equal fits have equal hashes in all algorithms.
+    """
+    model = getattr(state, "model", None)
+    if not isinstance(model, dynamics.Dynamics):
+        return {str(seed): None for seed in config.seeds}
+    stacked, found = jax.device_get(model), {}
+    for index, seed in enumerate(config.seeds):
+        own = jax.tree.map(lambda leaf, i=index: leaf[i], stacked)
+        elites = dynamics.first_members(own, config.algo_config.dynamics.num_elites)
+        leaves = {name: np.asarray(leaf, order="C") for name, leaf in checkpoint.named_leaves(elites).items()}
+        found[str(seed)] = checkpoint.digest(leaves, {})
+    return found

@@ -23,7 +23,7 @@ from damorl.errors import NotFiniteError, UserError
 from damorl.experiment.config import RunConfig
 from damorl.experiment.describe import describe_run, remarks
 from damorl.experiment.progress import Progress
-from damorl.experiment.remember import remember
+from damorl.experiment.remember import model_hashes, remember
 from damorl.experiment.result import POLICIES, Result, kept_policy_path, save_policies, summarise
 from damorl.record import checkpoint, store
 from damorl.types import Key, Metrics, Recall, Spec, Transition
@@ -228,7 +228,10 @@ def start_or_resume(
         store.truncate_metrics(run_dir, step)
         return state, step
     store.truncate_metrics(run_dir, -1)
+    began = time.perf_counter()
     state = prepare_states(config, problem, data, init_state(config, problem, data), progress, deadline)
+    told = {"prepare_seconds": time.perf_counter() - began, "sha256": model_hashes(config, state)}
+    store.write_json(run_dir / store.MODELS, told)
     checkpoint.save(run_dir / "checkpoint", state, 0, identity)
     return state, 0
 

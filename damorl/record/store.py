@@ -6,6 +6,7 @@
     tb/seed_K/        the same numbers as TensorBoard events
     checkpoint/       the training state
     result.json       the final scores
+    models.json       what the preparation took, and the hash of each seed's fitted dynamics
     dataset.json      the data set's card, dataset.png its picture
     policies.safetensors, policies/  the last policy, and those kept on the way
     selection.json    what `damorl select` thinks of them
@@ -42,10 +43,10 @@ if TYPE_CHECKING:
     from tensorboardX.event_file_writer import EventsWriter
 
 CONFIG, PROVENANCE, METRICS, RESULT = "config.json", "provenance.json", "metrics.jsonl", "result.json"
-LOCK = ".lock"
+LOCK, MODELS = ".lock", "models.json"
 BESIDE = (LOCK, "log.txt", "failure.json")
 """What may be in a run directory before the run is: its lock, and what a sweep keeps there."""
-BEFORE_CONFIG = ("dataset.json", "dataset.png", PROVENANCE, "models.json")
+BEFORE_CONFIG = ("dataset.json", "dataset.png", PROVENANCE, MODELS)
 """What a run writes before its config: all that is there if it was killed right then."""
 Row = dict[str, Any]
 """One line of metrics: `step`, `seed` and any number of `part/quantity` floats."""

@@ -1,7 +1,13 @@
-"""What the run directories hold: the settings of each run, the scores of each seed, and what else was left there."""
+"""What the run directories, and the compact records of runs, hold: settings, scores of each seed, and what else was
+left there.
+
+A directory that is no run but holds runs, records or a sweep stands for all of them. What a sweep was asked for and has
+not made is a run, too: one without rows, and with a reason.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from damorl.errors import UserError
+from damorl.record.compact import is_record, read_record, record_rows
 from damorl.record.store import CONFIG, METRICS, PROVENANCE, Row, read_json, read_metrics
 
 CARD, PICTURE, SELECTION = "dataset.json", "dataset.png", "selection.json"
+FAILURE, SWEEP = "failure.json", "sweep.json"
 SCORE, RETURN = "eval/score", "eval/return_mean"
 UNITS = {SCORE: "score", RETURN: "return"}
 LAST = 10  # evaluations averaged for the score to quote
@@ -27,6 +35,7 @@ class Status(StrEnum):
     UNFINISHED = "unfinished"
     NOT_SCORED = "not scored"  # finished, without a simulator
     MISSING = "missing"  # asked for, and nothing of it is there
+    FAILED = "failed"  # a sweep tried, and wrote down why it failed
     DUPLICATE = "duplicate"  # the same seed of the same method is in another run directory, too
 
 
@@ -46,7 +55,7 @@ class SeedScore:
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory, read once. What need not be there is None or empty if it is not."""
+    """One run directory or record, read once. What need not be there is None or empty if it is not."""
 
     path: Path
     config: Mapping[str, Any]
@@ -58,11 +67,22 @@ class Run:
     """The card's picture as PNG."""
     selection: Mapping[str, Any] | None = field(default=None, repr=False)
     """What `damorl select` thinks of the run's policies."""
+    failure: str = ""
+    """Why the last try of a sweep failed."""
+    finals: Mapping[tuple[int, str], float] = field(default_factory=dict, repr=False)
+    """Of a record: the last-10 mean by seed and metric, in full where the curves are rounded."""
+    title: str = ""
+    """What to call it if not by its directory."""
 
     @property
     def name(self) -> str:
-        """The directory's own name."""
-        return self.path.resolve().name
+        """The run directory's own name."""
+        return self.title or self.path.resolve().name
+
+    @property
+    def absent(self) -> bool:
+        """Whether nothing of it is there but the wish for it."""
+        return not self.rows and not self.provenance and bool(self.title)
 
     @property
     def algo(self) -> str:
@@ -96,7 +116,12 @@ class Run:
 
 
 def read_run(path: Path) -> Run:
-    """Read a run directory; only `config.json` must be there. UserError if that, or any other file, is damaged."""
+    """Read a run directory, of which only `config.json` must be there, or the record of a run.
+
+    UserError if that, or any other file, is damaged.
+    """
+    if path.is_file():
+        return _from_record(path)
     config = read_json(path / CONFIG)
     for key in NEEDED:
         if _find(config, key) is None:
@@ -113,15 +138,113 @@ def read_run(path: Path) -> Run:
         card=optional(CARD),
         picture=_read_picture(path / PICTURE),
         selection=optional(SELECTION),
+        failure=failure_of(path),
     )
 
 
+def _from_record(path: Path) -> Run:
+    record = read_record(path)
+    metrics = {unit: metric for metric, unit in UNITS.items()}
+    return Run(
+        path=path,
+        config=record["config"] | {"data": record["data"]},
+        provenance=record["provenance"],
+        rows=record_rows(record),
+        finals={
+            (seed, metrics[unit]): value
+            for seed in record["config"]["seeds"]
+            for unit, value in record["seeds"][str(seed)]["final"].items()
+            if unit in metrics
+        },
+        title=record["run"],
+    )
+
+
+def failure_of(run_dir: Path) -> str:
+    """Why a sweep's last try at a run failed, in one sentence; nothing if none did."""
+    if not (run_dir / FAILURE).exists():
+        return ""
+    told = read_json(run_dir / FAILURE)
+    told = told if isinstance(told, dict) else {}
+    return f"{told.get('kind', 'failed')}: {told.get('reason') or 'it left no word'}"
+
+
 def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """All runs in the order given, each directory once."""
+    """All runs in the order given, each once, and then those that the sweeps among `paths` lack.
+
+    A path is a run directory, a record, or a directory of them. Of a run that is there as directory and as record, the
+    directory counts. UserError for a path that is none of these, and for damaged files.
+    """
     unique: dict[Path, Path] = {}
-    for path in paths:
-        unique.setdefault(path.resolve(), path)
-    return [read_run(path) for path in unique.values()]
+    for found in (found for path in paths for found in expand(path)):
+        unique.setdefault(found.resolve(), found)
+    runs = [read_run(path) for path in unique.values()]
+    identity = lambda run: (run.name, run.data_key)
+    taken = {identity(run) for run in runs if run.path.is_dir()}
+    kept = []
+    for run in runs:
+        if run.path.is_dir() or identity(run) not in taken:
+            kept.append(run)
+            taken.add(identity(run))
+    for directory in dict.fromkeys(path.resolve() for path in paths if (path / SWEEP).is_file()):
+        kept += runs_not_there(directory, kept)
+    return kept
+
+
+def expand(path: Path) -> list[Path]:
+    """`path` itself if it is one run; the runs and records in it, by name, if it is a directory of them."""
+    if not path.is_dir() or (path / CONFIG).exists():
+        return [path]
+    found = [entry for entry in sorted(path.iterdir()) if (entry / CONFIG).is_file() or _holds_record(entry)]
+    return found if found or (path / SWEEP).is_file() else [path]
+
+
+def _holds_record(path: Path) -> bool:
+    return path.suffix == ".json" and path.is_file() and is_record(read_json(path))
+
+
+def runs_not_there(directory: Path, runs: Sequence[Run]) -> list[Run]:
+    """What the sweep in `directory` was asked for and is not among `runs`: a run without rows for each seed.
+
+    The hash of its data is that of the other runs on data of the same name, or "unknown".
+    """
+    content = read_json(directory / SWEEP)
+    asked = content.get("settings") or [] if isinstance(content, dict) else []
+    there = {(setting_key(run.config), int(seed)) for run in runs for seed in run.config["seeds"]}
+    named = lambda config: json.dumps([config.get("dataset"), config.get("task"), config["loop"].get("dataset_steps")])
+    known = {named(run.config): run.data for run in runs}
+    failures = _failures(directory)
+    found = []
+    for index, config in enumerate(asked):
+        if any(_find(config, key) is None for key in NEEDED if not key.startswith("data.")):
+            raise UserError(
+                f"cannot use {directory / SWEEP}: expected the settings of runs, found something else; "
+                "call the sweep again, which writes them anew"
+            )
+        data = known.get(named(config), {"name": config.get("dataset"), "sha256": "unknown"})
+        for seed in config["seeds"]:
+            if (setting_key(config), int(seed)) not in there:
+                own = {**config, "seeds": [seed], "data": data}
+                failure = failures.get((setting_key(config), int(seed)), "")
+                path = directory / SWEEP / f"{index}-{seed}"
+                found.append(Run(path, own, {}, [], failure=failure, title="not there"))
+    return found
+
+
+def _failures(directory: Path) -> dict[tuple[str, int], str]:
+    """Why runs failed that never came to a config, by setting and seed."""
+    found = {}
+    for path in sorted(directory.glob(f"*/{FAILURE}")):
+        told = read_json(path)
+        if isinstance(told, dict) and isinstance(told.get("settings"), dict):
+            key, reason = setting_key(told["settings"]), failure_of(path.parent)
+            found |= {(key, int(seed)): reason for seed in told.get("seeds") or []}
+    return found
+
+
+def setting_key(config: Mapping[str, Any]) -> str:
+    """Everything that decides a run but its seeds and the bytes of its data."""
+    return json.dumps({key: value for key, value in config.items() if key not in ("seeds", "data")}, sort_keys=True)
 
 
 def _read_picture(path: Path) -> bytes | None:
@@ -146,19 +269,20 @@ def seed_score(run: Run, seed: int, metric: str | None) -> SeedScore:
     """The mean of the last ten evaluations, the last, and the best."""
     rows = [row for row in run.rows if row["seed"] == seed]
     if not rows:
-        return SeedScore(seed, Status.MISSING, 0)
+        return SeedScore(seed, Status.FAILED if run.failure else Status.MISSING, 0)
     updates = int(max(row["step"] for row in rows))
     finished = updates >= run.total_updates
     values = [float(row[metric]) for row in rows if metric in row]
+    begun = Status.FAILED if run.failure else Status.UNFINISHED
     if not values:
-        return SeedScore(seed, Status.NOT_SCORED if finished else Status.UNFINISHED, updates)
+        return SeedScore(seed, Status.NOT_SCORED if finished else begun, updates)
     recent = values[-LAST:]
     return SeedScore(
         seed=seed,
-        status=Status.FINISHED if finished else Status.UNFINISHED,
+        status=Status.FINISHED if finished else begun,
         updates=updates,
         evaluations=len(recent),
-        last_10_mean=float(np.mean(recent)),
+        last_10_mean=run.finals.get((seed, str(metric)), float(np.mean(recent))),
         last=values[-1],
         best=max(values),
     )

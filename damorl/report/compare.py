@@ -36,6 +36,11 @@ class Comparison:
     seed: int
     """Of every bootstrap."""
 
+    @property
+    def there(self) -> tuple[Run, ...]:
+        """The runs of which something is there."""
+        return tuple(run for run in self.runs if not run.absent)
+
 
 def compare(runs: Sequence[Run], seed: int = 0) -> Comparison:
     """Sort runs into methods and data sets, and estimate. `seed` decides every bootstrap."""

@@ -9,7 +9,7 @@ from typing import Any
 from damorl.report.aggregate import Aggregate
 from damorl.report.collect import Run
 from damorl.report.compare import Comparison, cautions
-from damorl.report.results import Result
+from damorl.report.results import Lack, Result, gather_lacks
 from damorl.report.series import Band
 from damorl.report.statistics import AGGREGATE_REPS, CONFIDENCE, PAIR_REPS, Estimate, num_missing
 
@@ -32,7 +32,8 @@ def numbers(comparison: Comparison, bands: Bands, title: str) -> dict[str, Any]:
             for (method, data), found in bands.items()
             for metric, band in found.items()
         ],
-        "runs": [run_entry(run, comparison) for run in comparison.runs],
+        "missing": [lack_entry(lack) for lack in gather_lacks(comparison.results)],
+        "runs": [run_entry(run, comparison) for run in comparison.there],
     }
 
 
@@ -56,6 +57,18 @@ def score_entry(result: Result, estimate: Estimate | None) -> dict[str, Any]:
         "last": result.average("last"),
         "best_not_to_be_quoted": result.average("best"),
         "seeds": [{"run": run.name, **dataclasses.asdict(score)} for run, score in result.seeds],
+    }
+
+
+def lack_entry(lack: Lack) -> dict[str, Any]:
+    """A seed without a final score."""
+    return {
+        "method": lack.result.method.label,
+        "data_set": lack.result.data.label,
+        "seed": lack.score.seed,
+        "state": str(lack.score.status),
+        "reason": lack.reason,
+        "run": None if lack.run.absent else lack.run.name,
     }
 
 

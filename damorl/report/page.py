@@ -30,6 +30,7 @@ from damorl.report.tables import (
     aggregate_table,
     difference_tables,
     grid_table,
+    lack_table,
     pair_table,
     score_table,
     seed_table,
@@ -79,7 +80,8 @@ def write_report(
 ) -> dict[str, Any]:
     """Write the page `out` and, beside it, the same name with `.md`, `.tex` and `.json`; return what the last holds.
 
-    Everything is read from the run directories; the same directories give the same bytes. `seed` decides every
+    `run_dirs` are run directories, records of runs, or directories of them (see `read_runs`), and all that is read; the
+    same directories give the same bytes. `seed` decides every
     bootstrap. Unless `quiet`, a progress bar counts the data sets. Raises `UserError` for what is no run directory,
     for damaged files, and where nothing can be written.
     """
@@ -89,7 +91,7 @@ def write_report(
     if not runs:
         raise UserError("expected at least one run directory, found none: name some, for instance runs/*")
     comparison = compare(runs, seed)
-    title = title or f"Report of {len(runs)} run{'s' * (len(runs) > 1)}"
+    title = title or f"Report of {len(comparison.there)} run{'s' * (len(comparison.there) != 1)}"
     bands = gather_bands(comparison)
     content = plain(numbers(comparison, bands, title))
     with writing(out):
@@ -154,11 +156,12 @@ def page(comparison: Comparison, bands: Bands, title: str, quiet: bool = True) -
         grid=grid_table(comparison),
         scores=score_table(comparison),
         seeds=seed_table(comparison),
+        lacks=lack_table(comparison),
         overall=overall(comparison),
         sections=[section(comparison, bands, data, f"d{i}") for i, data in enumerate(data_sets)],
         selections=[(run, selection_table(run)) for run in comparison.runs if run.selection],
-        differences=difference_tables(comparison.runs),
-        runs=[run_facts(run, comparison) for run in comparison.runs],
+        differences=difference_tables(comparison.there),
+        runs=[run_facts(run, comparison) for run in comparison.there],
     )
 
 

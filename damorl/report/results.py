@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,7 +48,7 @@ class Result:
         """The seeds that the numbers are of: the finished ones or, if there are none, the unfinished."""
         scored = [score for _, score in self.seeds if score.last_10_mean is not None]
         finished = [score for score in scored if score.status is Status.FINISHED]
-        return finished or [score for score in scored if score.status is Status.UNFINISHED]
+        return finished or [score for score in scored if score.status in (Status.UNFINISHED, Status.FAILED)]
 
     @property
     def finished(self) -> bool:
@@ -57,7 +58,7 @@ class Result:
     @property
     def missing(self) -> int:
         """Seeds asked for that are not there, or unfinished and not counted."""
-        counted, lacking = self.counted, {Status.MISSING, Status.UNFINISHED}
+        counted, lacking = self.counted, {Status.MISSING, Status.UNFINISHED, Status.FAILED}
         return sum(score.status in lacking and score not in counted for _, score in self.seeds)
 
     @property
@@ -65,7 +66,7 @@ class Result:
         """Whether all that was asked for is there, in a word or two."""
         statuses = [score.status for _, score in self.seeds]
         if not self.counted:
-            worst = (Status.UNFINISHED, Status.NOT_SCORED, Status.MISSING)
+            worst = (Status.UNFINISHED, Status.FAILED, Status.NOT_SCORED, Status.MISSING)
             return next((str(status) for status in worst if status in statuses), str(Status.MISSING))
         if not self.finished:
             return str(Status.UNFINISHED)
@@ -125,3 +126,27 @@ def gather_seeds(runs: Sequence[Run], metric: str | None) -> tuple[tuple[Run, Se
         (run, score if kept[score.seed] == index else replace(score, status=Status.DUPLICATE))
         for index, (run, score) in enumerate(seeds)
     )
+
+
+class Lack(NamedTuple):
+    """A seed that was asked for and has no final score."""
+
+    result: Result
+    run: Run
+    score: SeedScore
+
+    @property
+    def reason(self) -> str:
+        """Why, as far as it is known."""
+        if self.run.failure:
+            return self.run.failure
+        done = self.score.updates
+        if done or not self.run.absent:
+            return f"{done:,} of {self.run.total_updates:,} updates are done"
+        return "asked for, and not begun"
+
+
+def gather_lacks(results: Sequence[Result]) -> list[Lack]:
+    """All seeds that are missing, failed or unfinished."""
+    lacking = {Status.MISSING, Status.FAILED, Status.UNFINISHED}
+    return [Lack(r, run, score) for r in results for run, score in r.seeds if score.status in lacking]

@@ -202,3 +202,18 @@ def _pooled(scores: Floats) -> Floats:
     if not seen.any(axis=0).all():
         return np.full((*lead, 1), np.nan)
     return scores[..., seen]
+
+
+def paired_difference(scores: Floats, others: Floats) -> Floats:
+    """`others - scores` entry by entry, `[runs, tasks]`; a pair that lacks one of its two is missing, NaN."""
+    whole = np.isfinite(scores) & np.isfinite(others)
+    return np.where(whole, np.where(whole, others, 0.0) - np.where(whole, scores, 0.0), np.nan)
+
+
+def estimate_paired(scores: Floats, others: Floats, seed: int = 0, reps: int = AGGREGATE_REPS) -> Estimate:
+    """Mean over tasks of the mean difference `others - scores` of runs that belong together, with its interval.
+
+    Both are `[runs, tasks]`, and row r of a task is the same run (a seed) before and after a change. Pairs are drawn
+    anew within each task, so what the two have in common (the data, the seed's luck) does not widen the interval.
+    """
+    return estimate(mean, paired_difference(scores, others), seed=seed, reps=reps)

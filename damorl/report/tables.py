@@ -10,7 +10,7 @@ from damorl.report.aggregate import Aggregate
 from damorl.report.collect import Run, Status
 from damorl.report.compare import Comparison
 from damorl.report.methods import ABSENT, Method, flatten
-from damorl.report.results import DataSet, Result
+from damorl.report.results import DataSet, Result, gather_lacks
 from damorl.report.statistics import Estimate, num_missing
 
 MISSING = "missing"
@@ -177,6 +177,23 @@ def seed_table(comparison: Comparison) -> Table:
         for run, score in result.seeds
     ]
     return Table("Every seed", columns, rows)
+
+
+def lack_table(comparison: Comparison) -> Table:
+    """What was asked for and has no final score, with the reason."""
+    names = ("Data set", "Method", "Seed", "State", "Reason", "Run")
+    rows = [
+        [
+            data_cell(lack.result.data),
+            method_cell(comparison, lack.result.method),
+            count(lack.score.seed),
+            state_cell(str(lack.score.status)),
+            Cell(lack.reason),
+            Cell(lack.run.name),
+        ]
+        for lack in gather_lacks(comparison.results)
+    ]
+    return Table("What is missing", [Column(name, name == "Seed") for name in names], rows)
 
 
 def aggregate_table(comparison: Comparison, aggregate: Aggregate) -> Table:

@@ -14,6 +14,7 @@ from damorl.report.tables import (
     aggregate_table,
     grid_table,
     interval_text,
+    lack_table,
     pair_table,
     score_table,
     seed_table,
@@ -38,7 +39,7 @@ def markdown(comparison: Comparison, title: str, notes: str) -> str:
     tables = [grid_table(comparison), score_table(comparison)]
     if comparison.aggregate is not None:
         tables += [aggregate_table(comparison, comparison.aggregate), pair_table(comparison, comparison.aggregate)]
-    tables.append(seed_table(comparison))
+    tables += [lack_table(comparison), seed_table(comparison)]
     warnings = "".join(f"- {sentence}\n" for sentence in cautions(comparison))
     parts = [f"# {title}\n", notes + "\n", f"## Read with care\n\n{warnings}" if warnings else ""]
     parts += [f"## {table.title}\n\n{markdown_table(table)}" for table in tables if table.rows]

@@ -153,6 +153,7 @@ def record_failure(run_dir: Path, job: Job, outcome: Outcome, tries: int) -> Non
             "algo": job.config.algo,
             "dataset": job.config.dataset,
             "seeds": job.config.seeds,
+            "settings": job.config.as_dict(),
             "kind": outcome.kind,
             "reason": outcome.reason,
             "attempts": tries,

@@ -177,13 +177,18 @@ def stored_grids(out: Path) -> list[dict[str, Any]]:
     return content["grids"]
 
 
-def store_grid(out: Path, grid: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Add the grid to those of `out`, unless it is there, and return them all: no grid is ever dropped."""
+def store_grid(out: Path, grid: Mapping[str, Any], configs: Sequence[RunConfig] = ()) -> list[dict[str, Any]]:
+    """Add the grid to those of `out`, unless it is there, and return them all: no grid is ever dropped.
+
+    `configs` are the settings of all these grids, with all their seeds; they are written beside them, so that a report
+    knows what was asked for.
+    """
     grids = stored_grids(out)
     plain = json.loads(json.dumps(store.plain(grid)))
-    if plain not in grids:
-        grids.append(plain)
-        store.write_json(out / SWEEP, {"grids": grids})
+    grids += [plain] if plain not in grids else []
+    content = {"grids": grids, "settings": [store.plain(config.as_dict()) for config in configs]}
+    if not (out / SWEEP).exists() or store.read_json(out / SWEEP) != json.loads(json.dumps(content)):
+        store.write_json(out / SWEEP, content)
     return grids
 
 

@@ -83,7 +83,7 @@ def sweep(
     configs, content = asked_for(grid, out)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    store_grid(out, content)
+    store_grid(out, content, configs)
     return run_configs(configs, out, backend, None if known is None else Path(known), form, make, chosen)
 
 

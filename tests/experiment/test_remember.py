@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
 from damorl import api
-from damorl.experiment.remember import remember
+from damorl.experiment.remember import model_hashes, remember
 from damorl.experiment.result import load_layers
 from damorl.parts import dynamics
 
@@ -99,3 +101,17 @@ def test_runs_share_their_model_and_refit_gives_the_same(hopper_toy: Path, tmp_p
         for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
             np.testing.assert_array_equal(left, right)
     shutil.rmtree(tmp_path / "home")
+
+
+def test_equal_fits_have_equal_hashes_whatever_an_algorithm_keeps_of_them() -> None:
+    model = lambda seed: dynamics.init_members(jax.random.key(seed), SETTINGS, 3, 2)
+    stack = lambda *models: jax.tree.map(lambda *leaves: np.stack(leaves), *models)
+    elites = lambda seed: dynamics.first_members(model(seed), SETTINGS.num_elites)
+    config: Any = SimpleNamespace(seeds=(4, 9), algo_config=SimpleNamespace(dynamics=SETTINGS))
+    hashes = lambda *models: model_hashes(config, SimpleNamespace(model=stack(*models)))
+    every = hashes(model(0), model(1))
+    assert every == hashes(elites(0), elites(1))
+    assert list(every) == ["4", "9"]
+    assert every["4"] != every["9"]
+    assert every["4"] == hashes(model(0), model(2))["4"]
+    assert model_hashes(config, SimpleNamespace()) == {"4": None, "9": None}

@@ -123,3 +123,11 @@ def test_a_damaged_sweep_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text("[]")
     with pytest.raises(UserError, match="expected the grids of a sweep"):
         stored_grids(tmp_path)
+
+
+def test_what_was_asked_for_is_written_with_all_seeds(tmp_path: Path) -> None:
+    store_grid(tmp_path, {"algorithms": ["bc"]}, [BASE])
+    store_grid(tmp_path, {"algorithms": ["bc"]}, [seeds(0, 1, 2, 3)])  # the same grid, another version's settings
+    content = store.read_json(tmp_path / "sweep.json")
+    assert content["grids"] == [{"algorithms": ["bc"]}]
+    assert content["settings"] == json.loads(json.dumps([seeds(0, 1, 2, 3).as_dict()]))
