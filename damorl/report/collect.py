@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from damorl.errors import UserError
+from damorl.record.members import describe, setting_config, settings_of
 from damorl.record.store import CONFIG, METRICS, PROVENANCE, Row, read_json, read_metrics
 
 CARD, PICTURE, SELECTION = "dataset.json", "dataset.png", "selection.json"
@@ -46,7 +47,10 @@ class SeedScore:
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory, read once. What need not be there is None or empty if it is not."""
+    """One run directory, or one setting of a population in it, read once.
+
+    What need not be there is None or empty if it is not.
+    """
 
     path: Path
     config: Mapping[str, Any]
@@ -58,11 +62,19 @@ class Run:
     """The card's picture as PNG."""
     selection: Mapping[str, Any] | None = field(default=None, repr=False)
     """What `damorl select` thinks of the run's policies."""
+    setting: str | None = None
+    """Of a population, what this setting is."""
 
     @property
     def name(self) -> str:
-        """The directory's own name."""
-        return self.path.resolve().name
+        """The directory's own name, with the setting of a population."""
+        own = self.path.resolve().name
+        return own if self.setting is None else f"{own} [{self.setting}]"
+
+    @property
+    def place(self) -> str:
+        """What tells it from every other run: its directory, with the setting of a population."""
+        return f"{self.path}" if self.setting is None else f"{self.path} [{self.setting}]"
 
     @property
     def algo(self) -> str:
@@ -117,11 +129,25 @@ def read_run(path: Path) -> Run:
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """All runs in the order given, each directory once."""
+    """All runs in the order given, each directory once; of a population one run per setting."""
     unique: dict[Path, Path] = {}
     for path in paths:
         unique.setdefault(path.resolve(), path)
-    return [read_run(path) for path in unique.values()]
+    return [run for path in unique.values() for run in split_settings(read_run(path))]
+
+
+def split_settings(run: Run) -> list[Run]:
+    """Each setting of a population as a run of its own; any other run as it is."""
+    if not run.config.get("population"):
+        return [run]
+    found = []
+    for number, values in enumerate(settings_of(run.config)):
+        rows = [row for row in run.rows if row.get("setting") == number]
+        policies = [item for item in (run.selection or {}).get("policies") or [] if item.get("setting") == number]
+        selection = None if run.selection is None else {**run.selection, "policies": policies}
+        config = setting_config(run.config, number)
+        found.append(replace(run, config=config, rows=rows, selection=selection, setting=describe(values)))
+    return found
 
 
 def _read_picture(path: Path) -> bytes | None:

@@ -285,7 +285,7 @@ def run_facts(run: Run, comparison: Comparison) -> dict[str, Any]:
     facts["Platform"] = str(run.provenance.get("platform", "not recorded"))
     versions = run.provenance.get("versions") or {}
     facts["Versions"] = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    method = comparison.method_of[run.path]
+    method = comparison.method_of[run.place]
     return {
         "name": run.name,
         "method": (comparison.methods.index(method), method),
