@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig, replace
@@ -106,9 +107,9 @@ def sharing_fits(problem: Problem) -> Problem:
     made: dict[tuple[bytes, Any], Any] = {}
 
     def recall(key: Key, settings: Any, template: Any, fit: Callable[[], Any]) -> Any:
-        name = jax.random.key_data(key).tobytes(), settings
+        name = np.asarray(jax.random.key_data(key)).tobytes(), settings
         if name not in made:
             made[name] = fit() if problem.recall is None else problem.recall(key, settings, template, fit)
         return made[name]
 
-    return problem._replace(recall=recall)
+    return dataclasses.replace(problem, recall=recall)

@@ -3,6 +3,7 @@
     config.json       the resolved settings
     provenance.json   versions, git revision, command, machine, dataset hash
     metrics.jsonl     one line per seed and epoch: {"step": gradient updates, "seed": 0, "critic/loss": 0.12, ...}
+                      (with "setting", its number, in a population, whose events are in tb/VALUES/seed_K/)
     tb/seed_K/        the same numbers as TensorBoard events
     checkpoint/       the training state
     result.json       the final scores
