@@ -15,12 +15,14 @@ from damorl.data.datasets import Dataset, cache_dir
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig, resolve
 from damorl.experiment.describe import describe_episodes, simulator_of
+from damorl.experiment.population import with_population
 from damorl.experiment.result import Result, load_layers, plans, summarise
 from damorl.experiment.sources import load_dataset
 from damorl.experiment.train import EVAL_SEED
 from damorl.experiment.train import train as run_training
 from damorl.record import store
 from damorl.record.hold import held
+from damorl.record.members import describe, members_of
 from damorl.world.tasks import Task, find_task
 
 if TYPE_CHECKING:
@@ -38,16 +40,17 @@ def train(
     """Train and score in the simulator; returns the result with its run directory.
 
     A built-in data set that is not on this machine is made first, unless `make=False`. `settings` may also hold
-    `task`, `resume`, `quiet`, `refit`, and any field of the loop's or the algorithm's config by its
-    (dotted) name, with dots written as double underscores: `total_updates=20_000, dynamics__max_batches=2000`.
+    `task`, `resume`, `quiet`, `refit`, `population` (settings that vary within the run, with their values:
+    `{"divergence_weight": [0.3, 1.0]}`, see docs/population.md), and any field of the loop's or the algorithm's config
+    by its (dotted) name, with dots written as double underscores: `total_updates=20_000, dynamics__max_batches=2000`.
     Raises UserError for unusable input.
     """
-    task = settings.pop("task", None)
+    task, population = settings.pop("task", None), settings.pop("population", None) or {}
     resume, quiet, refit = (settings.pop(name, False) for name in ("resume", "quiet", "refit"))
     make = settings.pop("make", True)
     name = dataset if isinstance(dataset, str) else dataset.name
     changes = {key.replace("__", "."): value for key, value in settings.items()}
-    config = resolve(algo, name, preset, seeds, changes, task)
+    config = with_population(resolve(algo, name, preset, seeds, changes, task), population)
     given = None if isinstance(dataset, str) else dataset
     return run(config, Path(out), resume=resume, quiet=quiet, refit=refit, dataset=given, make=make)
 
@@ -139,7 +142,8 @@ def evaluate(
     task: str | None = None,
     eval_seed: int = EVAL_SEED,
 ) -> list[dict[str, Any]]:
-    """Score the policies of a run directory, or an exported file, in the simulator: one dictionary per seed.
+    """Score the policies of a run directory, or an exported file, in the simulator: one dictionary per seed,
+    in a population per setting and seed.
 
     `noise` is measurement noise on the state, as a share of each feature's standard deviation in the data.
     `stochastic` samples actions instead of taking the mode; `step` chooses earlier policies (`list_policies`); `task`
@@ -164,7 +168,7 @@ def evaluate(
 def evaluate_run(
     run_dir: Path, task: Task, episodes: int, noise: float, stochastic: bool, step: int | None, eval_seed: int
 ) -> list[dict[str, Any]]:
-    """Each seed's policy in the simulator of `task`, see `evaluate`."""
+    """Each member's policy in the simulator of `task`, see `evaluate`."""
     from damorl.behaviour.host_policy import act, squash
     from damorl.experiment.planning import load_player
     from damorl.world.evaluate import Evaluator, action_draws
@@ -174,16 +178,17 @@ def evaluate_run(
     if plans(config) and stochastic:
         raise UserError(f"{run_dir}: expected no --stochastic for {config['algo']}, which plans; leave it out")
     with closing(Evaluator(task)) as evaluator:
-        for seed in config["seeds"]:
+        for member in members_of(config):
             if plans(config):
-                player = load_player(run_dir, seed, step)
+                player = load_player(run_dir, member.seed, step)
                 played = player.play(evaluator, episodes, eval_seed, noise, obs_std)
             else:
-                layers = load_layers(run_dir, seed, step)
+                layers = load_layers(run_dir, member.seed, step, member.setting)
                 draws = action_draws(task, episodes, eval_seed)
                 sampled = lambda obs, p=layers, d=draws: squash(p, obs, next(d))
                 policy = sampled if stochastic else partial(act, layers, rng=None)
                 played = evaluator.run(policy, episodes, eval_seed, noise, obs_std)
-            settings = {"seed": seed, "episodes": episodes, "noise": noise, "stochastic": stochastic}
+            label = {} if member.setting is None else {"label": describe(member.values)}
+            settings = member.marks | label | {"episodes": episodes, "noise": noise, "stochastic": stochastic}
             rows.append(settings | describe_episodes(task, played))
     return rows

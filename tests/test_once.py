@@ -104,7 +104,7 @@ def wait_for(what: Callable[[], object], seconds: float = 90.0) -> None:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DAMORL_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 

@@ -41,6 +41,9 @@ class Algorithm:
     """The actor network inside a state; with a planner, whatever that acts with."""
     planner: Planner | None = None
     """How it acts, if not by its actor network alone."""
+    traced: tuple[str, ...] = ()
+    """Settings that a population may vary: floats that `init`, `refresh` and `update` take as traced scalars, too, so
+    that they shape no array and decide no branch."""
 
 
 def no_prepare(key: Key, config: Any, problem: Problem, state: Any, data: OfflineData, on_progress: OnProgress) -> Any:

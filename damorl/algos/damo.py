@@ -43,6 +43,20 @@ from damorl.parts.model_data import ModelSettings
 from damorl.types import Array, Key, Metrics, Params, Transition
 
 WARMUP_BLOCK = 1000  # updates between two blocks of rollouts while the critic settles
+TRACED = (
+    "divergence_weight",
+    "actor_divergence_weight",
+    "log_ratio_floor",
+    "logit_clip",
+    "classifier_strength",
+    "initial_temperature",
+    "tau",
+    "actor_averaging",
+    "actor_lr",
+    "critic_lr",
+    "classifier_lr",
+    "temperature_lr",
+)  # what a population may vary
 LIVE_SHARE = 0.05  # of the live critic in the mixed target (AlgaeDICE, arXiv 1912.02074)
 
 
@@ -309,9 +323,9 @@ def refined_reward(config: Config, state: State, batch: Transition) -> tuple[Arr
     mass to the absorbing state, so that state's log-ratio follows from the two terminal rates, and alive rows share
     what is left of the mass.
     """
-    weight = config.divergence_weight if config.data_alignment else 0.0
-    if not weight:
+    if not config.data_alignment:
         return batch.reward, jnp.zeros(())
+    weight = config.divergence_weight
     ratio = classifier.log_ratio(state.classifier.params, state.classifier_inputs, batch, config.logit_clip)
     floor = -jnp.inf if config.log_ratio_floor is None else config.log_ratio_floor
     if config.terminal_handling != "absorbing":
@@ -450,4 +464,4 @@ def sac_actor_gradients(state: State, batch: Transition, key: Key) -> tuple[Para
     return grads, log_prob, metrics
 
 
-ALGORITHM = Algorithm("damo", Config, init, prepare, refresh, update, lambda state: state.average_actor)
+ALGORITHM = Algorithm("damo", Config, init, prepare, refresh, update, lambda state: state.average_actor, traced=TRACED)

@@ -36,7 +36,7 @@ from damorl.parts.actor import policy
 from damorl.parts.critic import q_min
 from damorl.parts.model_agent import State
 from damorl.parts.model_data import ModelSettings
-from damorl.parts.sac import SACSettings
+from damorl.parts.sac import TRACED, SACSettings
 from damorl.types import Array, Key, Metrics, Transition
 
 
@@ -116,4 +116,5 @@ ALGORITHM = Algorithm(
     refresh=model_agent.refresh,
     update=update,
     actor=model_agent.actor,
+    traced=("penalty_coefficient", *TRACED),
 )

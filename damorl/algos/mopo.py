@@ -29,7 +29,7 @@ from damorl.algos.base import Algorithm, OfflineData, Problem
 from damorl.parts import dynamics, model_agent
 from damorl.parts.model_agent import State
 from damorl.parts.model_data import ModelSettings
-from damorl.parts.sac import SACSettings
+from damorl.parts.sac import TRACED, SACSettings
 from damorl.types import Array, Key, Metrics, Transition
 
 Penalty = Literal["max_std", "disagreement", "ensemble_std"]
@@ -77,4 +77,5 @@ ALGORITHM = Algorithm(
     refresh=refresh,
     update=model_agent.update,
     actor=model_agent.actor,
+    traced=("penalty_coefficient", *TRACED),
 )

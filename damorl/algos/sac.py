@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from damorl.algos.base import Algorithm
 from damorl.parts import model_agent
 from damorl.parts.model_data import ModelSettings
-from damorl.parts.sac import SACSettings
+from damorl.parts.sac import TRACED, SACSettings
 
 
 @dataclass(frozen=True)
@@ -35,4 +35,5 @@ ALGORITHM = Algorithm(
     refresh=model_agent.refresh,
     update=model_agent.update,
     actor=model_agent.actor,
+    traced=TRACED,
 )

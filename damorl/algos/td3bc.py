@@ -39,6 +39,8 @@ from damorl.parts.actor import LOG_STD_MIN, init_actor, policy
 from damorl.parts.critic import init_critic, q_min, q_values
 from damorl.types import Array, Key, Metrics, Params, Transition
 
+TRACED = ("value_weight", "target_noise", "noise_clip", "tau", "actor_averaging", "actor_lr", "critic_lr")
+
 
 @dataclass(frozen=True)
 class Config:
@@ -171,4 +173,4 @@ def actor_in_own_units(state: State) -> MLP:
     return (Dense(kernel, bias - jnp.einsum("...i,...io->...o", state.inputs.mean, kernel)), *layers)
 
 
-ALGORITHM = Algorithm("td3bc", Config, init, no_prepare, no_refresh, update, actor_in_own_units)
+ALGORITHM = Algorithm("td3bc", Config, init, no_prepare, no_refresh, update, actor_in_own_units, traced=TRACED)

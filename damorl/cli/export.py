@@ -31,6 +31,8 @@ class ExportArgs:
     """Which seed's policy; the first one by default."""
     step: int | None = None
     """An earlier policy, kept at this update; the last one by default."""
+    setting: int | None = None
+    """Which setting of a population, by its number; the first one by default."""
     out: Path | None = None
     """The file, ending in .onnx or .jaxpolicy; in RUN_DIR/export by default."""
     json: bool = False
@@ -43,7 +45,7 @@ def export_verb(argv: list[str]) -> int:
     from damorl.experiment.export import card_paths, export_policy
     from damorl.experiment.policy_card import score_sentence
 
-    path, card = export_policy(args.run_dir, args.format, args.seed, args.step, args.out)
+    path, card = export_policy(args.run_dir, args.format, args.seed, args.step, args.out, args.setting)
     if args.json:
         print_json({"path": path, "card": card})
         return 0

@@ -54,7 +54,8 @@ def eval_verb(argv: list[str]) -> int:
 def line(row: dict[str, Any]) -> str:
     """One seed's result."""
     score = f"score {row['score']:6.1f} +- {row['score_std']:.1f}   " if "score" in row else ""
+    setting = f"setting {row['setting']}: {row['label']}   " if "setting" in row else ""
     return (
-        f"seed {row['seed']}   {score}return {row['return_mean']:8.1f} +- {row['return_std']:.1f}   "
+        f"{setting}seed {row['seed']}   {score}return {row['return_mean']:8.1f} +- {row['return_std']:.1f}   "
         f"length {row['length_mean']:6.1f}   falls {row['falls']}/{row['episodes']}"
     )

@@ -83,7 +83,11 @@ def select_verb(argv: list[str]) -> int:
     selections = select(run_dirs, settings, args.dataset, args.force, quiet=args.json, make=args.make)
     pooled = pooled_correlations(selections)
     configs = [read_json(run_dir / CONFIG) for run_dir in run_dirs]
-    choices = choose_setting(selections, configs, args.estimator, args.rule) if len(run_dirs) > 1 else []
+    choices = (
+        choose_setting(selections, configs, args.estimator, args.rule)
+        if len(run_dirs) > 1 or configs[0].get("population")
+        else []
+    )
     if args.json:
         print_json({"runs": selections, "pooled": pooled, "choices": choices})
         return 0

@@ -23,6 +23,9 @@ class TrainArgs:
     """smoke (seconds), quick (a laptop) or paper (Tables 3 and 4; for a GPU)."""
     seeds: tuple[int, ...] = (0,)
     """Seeds, trained together."""
+    population: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A setting and its values, divergence_weight=0.3,1,3: each is trained, in one compiled program. Give it once for
+    every setting that varies: all combinations are trained."""
     task: str | None = None
     """Task of the data where their name does not tell: built-in (hopper, ...), a Gymnasium id, or mytasks.py:task."""
     columns: tuple[str, ...] = ()
@@ -47,6 +50,7 @@ examples:
   damorl train damo --dataset hopper-medium-expert --preset quick --seeds 0 1 2
   damorl train bc --dataset ~/data/hopper_medium-v2.hdf5 --preset quick
   damorl train damo --preset smoke --divergence-weight 1.0 --data-alignment False
+  damorl train damo --population divergence_weight=0.3,1,3 --population actor_lr=1e-4,3e-4 --seeds 0 1
   damorl train damo --dataset mydata.hdf5 --task hopper --resume"""
 
 
@@ -54,6 +58,7 @@ def train_verb(argv: list[str]) -> int:
     """`damorl train`."""
     from damorl.api import run
     from damorl.experiment.config import LoopConfig, RunConfig, defaults
+    from damorl.experiment.population import parse_population, with_population
     from damorl.experiment.result import format_table
 
     first = peek(argv)
@@ -86,6 +91,7 @@ def train_verb(argv: list[str]) -> int:
         column_map(args.columns),
         args.action_bounds,
     )
+    config = with_population(config, parse_population(args.population))
     result = run(config, args.out, resume=args.resume, quiet=args.json, refit=args.refit, make=args.make)
     summary = result.summary | {"run_dir": str(result.run_dir), "curves": str(result.curves)}
     print_json(summary) if args.json else print("\n" + format_table(result))

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from damorl.experiment.command import changed_settings
 from damorl.experiment.config import run_config_from_dict
 from damorl.experiment.ranking import ESTIMATORS
+from damorl.record.members import setting_config, settings_of
 
 Rule = Literal["pessimistic", "mean"]
 Estimator = Literal["model_value", "fqe"]
@@ -113,6 +114,7 @@ def choose_setting(
     `margin` is the chosen estimate less that of the best step of the best *other setting*, and `margin_error` its
     standard error, taken as independent. `regret` is the best candidate's real score less the chosen one's.
     """
+    selections, configs = by_setting(selections, configs)
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, selection in enumerate(selections):
         key = (selection["dataset_sha256"], selection["settings"]["fqe"]["gamma"], selection["metric"])
@@ -124,6 +126,21 @@ def choose_setting(
         about = {"dataset": selections[members[0]]["dataset"], "gamma": gamma, "metric": metric}
         found.append(about | {"rule": rule, "estimator": estimator} | describe_choice(own, rule))
     return found
+
+
+def by_setting(
+    selections: Sequence[Mapping[str, Any]], configs: Sequence[Mapping[str, Any]]
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """The same with every setting of a population as a run of its own."""
+    pairs: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
+    for selection, config in zip(selections, configs, strict=True):
+        if not config.get("population"):
+            pairs.append((selection, config))
+            continue
+        for number in range(len(settings_of(config))):
+            policies = [policy for policy in selection["policies"] if policy["setting"] == number]
+            pairs.append(({**selection, "policies": policies}, setting_config(config, number)))
+    return [selection for selection, _ in pairs], [config for _, config in pairs]
 
 
 def describe_choice(own: Sequence[Candidate], rule: Rule) -> dict[str, Any]:

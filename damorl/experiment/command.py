@@ -19,18 +19,24 @@ def train_command(config: RunConfig) -> list[str]:
         words += ["--columns", *(f"{key}={spread(names)}" for key, names in config.columns.items())]
     if config.action_bounds is not None:
         words += ["--action-bounds", *(str(bound) for bound in config.action_bounds)]
+    for name, values in config.population.items():
+        words += ["--population", f"{name}={','.join(str(value) for value in values)}"]
     for name, value in changed_settings(config).items():
         words += [f"--{name.replace('_', '-')}", *argument(value)]
     return words
 
 
 def changed_settings(config: RunConfig) -> dict[str, Any]:
-    """The settings that differ from the preset's, by dotted name."""
+    """The settings that differ from the preset's, by dotted name, but for those that vary in a population."""
     loop, algo_config = defaults(config.algo, config.preset, config.dataset)
     found = {}
     for own, default in ((config.loop, loop), (config.algo_config, algo_config)):
         before = dict(dotted(dataclasses.asdict(default)))
-        found |= {name: value for name, value in dotted(dataclasses.asdict(own)) if value != before[name]}
+        found |= {
+            name: value
+            for name, value in dotted(dataclasses.asdict(own))
+            if value != before[name] and name not in config.population
+        }
     return found
 
 

@@ -24,6 +24,7 @@ from damorl.algos import ALGORITHMS
 from damorl.algos.base import Algorithm
 from damorl.errors import UserError
 from damorl.parts.model_data import ModelSettings
+from damorl.record.members import Member, members_of
 
 PRESETS = ("smoke", "quick", "paper")
 Overrides = dict[str, tuple[Any, str]]
@@ -93,6 +94,8 @@ class RunConfig:
     """What arrays or columns are called in the user's file, see `load_dataset`."""
     action_bounds: tuple[float, float] | None = None
     """Lowest and highest action where neither the task nor the data tell."""
+    population: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    """Settings that vary within the run, with their values: see `experiment.population`."""
 
     def __post_init__(self) -> None:
         """Refuse seeds that cannot be run, with the reason."""
@@ -105,9 +108,15 @@ class RunConfig:
         """The algorithm's record."""
         return ALGORITHMS[self.algo]
 
+    @property
+    def members(self) -> list[Member]:
+        """What is trained: the seeds, in a population with every combination of its values."""
+        return members_of(vars(self))
+
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able form, as stored in the run directory."""
-        return dataclasses.asdict(self)
+        """JSON-able form, as stored in the run directory; a run that is no population says nothing of it."""
+        found = dataclasses.asdict(self)
+        return found if self.population else {name: found[name] for name in found if name != "population"}
 
     def digest(self) -> str:
         """Eight hex digits that change with any setting."""
@@ -272,4 +281,5 @@ def run_config_from_dict(stored: Mapping[str, Any]) -> RunConfig:
         from_dict(find_algorithm(stored["algo"]).config_type, stored["algo_config"]),
         dict(stored.get("columns") or {}),
         None if bounds is None else (bounds[0], bounds[1]),
+        {name: tuple(values) for name, values in (stored.get("population") or {}).items()},
     )

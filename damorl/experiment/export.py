@@ -20,6 +20,7 @@ from damorl.experiment.policy_graph import import_extra, make_graph, to_onnx, to
 from damorl.experiment.result import load_layers
 from damorl.files import atomic_file, writing
 from damorl.record import store
+from damorl.record.members import Member, find_member
 
 
 class Export(NamedTuple):
@@ -35,19 +36,21 @@ def export_policy(
     seed: int | None = None,
     step: int | None = None,
     out: Path | str | None = None,
+    setting: int | None = None,
 ) -> Export:
     """Write one policy of a run as `kind`, `onnx` or `jax`, with its card inside and beside it, as JSON and Markdown.
 
     The policy takes `obs` float32 `[batch, obs_dim]` and gives `action` float32 `[batch, action_dim]`, both in the
-    environment's own units, for any batch size of 1 or more. By default it is the first seed's after the last update,
-    and goes below `RUN_DIR/export`. Raises UserError for an unknown format, seed or step, a missing package, and for
+    environment's own units, for any batch size of 1 or more. By default it is the first seed's (of the first setting,
+    in a population) after the last update, and goes below `RUN_DIR/export`. Raises UserError for an unknown format,
+    seed, setting or step, a missing package, and for
     a place that cannot be written or holds something else than an export.
     """
     run_dir = Path(run_dir)
     if kind not in SUFFIXES:
         raise UserError(f"unknown export format {kind!r}: choose one of {', '.join(SUFFIXES)}")
-    layers, config = load_layers(run_dir, seed, step), store.read_json(run_dir / store.CONFIG)
-    chosen: int = config["seeds"][0] if seed is None else seed
+    layers, config = load_layers(run_dir, seed, step, setting), store.read_json(run_dir / store.CONFIG)
+    chosen = find_member(config, seed, setting, run_dir)
     path = default_path(run_dir, kind, chosen, step_of(run_dir, config, step)) if out is None else Path(out)
     check_place(path, kind)
     graph = make_graph(layers, config, run_dir)
@@ -66,17 +69,19 @@ def export_policy(
     return Export(path, card)
 
 
-def default_path(run_dir: Path, kind: str, seed: int, step: int | None) -> Path:
-    """`RUN_DIR/export/RUN-seed0-step20000.onnx`."""
-    stem = f"{run_dir.resolve().name}-seed{seed}" + ("" if step is None else f"-step{step}")
+def default_path(run_dir: Path, kind: str, member: Member, step: int | None) -> Path:
+    """`RUN_DIR/export/RUN-seed0-step20000.onnx`, with `setting1-` before the seed in a population."""
+    number = "" if member.setting is None else f"setting{member.setting}-"
+    stem = f"{run_dir.resolve().name}-{number}seed{member.seed}" + ("" if step is None else f"-step{step}")
     return run_dir / "export" / f"{stem}{SUFFIXES[kind]}"
 
 
-def command(run_dir: Path, kind: str, seed: int, step: int | None, out: Path | str | None) -> list[str]:
+def command(run_dir: Path, kind: str, member: Member, step: int | None, out: Path | str | None) -> list[str]:
     """The command line that does this export again."""
     chosen = [] if step is None else ["--step", str(step)]
+    chosen += [] if member.setting is None else ["--setting", str(member.setting)]
     place = [] if out is None else ["--out", str(out)]
-    return ["damorl", "export", str(run_dir), "--format", kind, "--seed", str(seed), *chosen, *place]
+    return ["damorl", "export", str(run_dir), "--format", kind, "--seed", str(member.seed), *chosen, *place]
 
 
 def write(path: Path, program: bytes, card: dict[str, Any]) -> None:

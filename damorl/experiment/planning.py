@@ -79,7 +79,7 @@ def load_player(run_dir: Path | str, seed: int | None = None, step: int | None =
     spec = Spec(len(config["data"]["obs_mean"]), len(config["data"]["action_low"]))
     template = actor_template(algorithm, settings, spec)
     arrays, chosen = load_arrays(run_dir, seed, step)
-    leaves = [jnp.asarray(arrays[f"{chosen}/{name}"]) for name in named_leaves(template)]
+    leaves = [jnp.asarray(arrays[f"{chosen.key}/{name}"]) for name in named_leaves(template)]
     return Player(algorithm, settings, spec, jax.tree.unflatten(jax.tree.structure(template), leaves))
 
 

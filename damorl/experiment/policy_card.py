@@ -16,6 +16,7 @@ import numpy as np
 
 from damorl.experiment.result import LAST
 from damorl.record import store
+from damorl.record.members import Member, describe
 
 FORMAT, VERSION = "damorl policy", 1
 CARD_TITLE = "# Policy card: "
@@ -36,9 +37,10 @@ def step_of(run_dir: Path, config: dict[str, Any], step: int | None) -> int | No
     return config["loop"]["total_updates"] if step is None and finished else step
 
 
-def score_of(run_dir: Path, config: dict[str, Any], seed: int, step: int | None) -> dict[str, Any] | None:
+def score_of(run_dir: Path, config: dict[str, Any], member: Member, step: int | None) -> dict[str, Any] | None:
     """What the simulator said during training up to `step`; None if it was never asked."""
-    rows = [row for row in store.read_metrics(run_dir) if row["seed"] == seed and "eval/return_mean" in row]
+    rows = [row for row in store.read_metrics(run_dir) if member.marks.items() <= row.items()]
+    rows = [row for row in rows if "eval/return_mean" in row]
     rows = [row for row in rows if step is None or row["step"] <= step]
     if not rows:
         return None
@@ -53,7 +55,7 @@ def score_of(run_dir: Path, config: dict[str, Any], seed: int, step: int | None)
     }
 
 
-def make_card(run_dir: Path, seed: int, step: int | None, kind: str, command: list[str]) -> dict[str, Any]:
+def make_card(run_dir: Path, member: Member, step: int | None, kind: str, command: list[str]) -> dict[str, Any]:
     """Everything but the sizes and bounds, which the graph knows. `command` is what exported it."""
     config, provenance = (store.read_json(run_dir / name) for name in (store.CONFIG, store.PROVENANCE))
     data = config["data"]
@@ -67,9 +69,10 @@ def make_card(run_dir: Path, seed: int, step: int | None, kind: str, command: li
         "task": data["task"],
         "reference_min": data.get("reference_min"),
         "reference_max": data.get("reference_max"),
-        "seed": seed,
+        "seed": member.seed,
+        **({} if member.setting is None else {"settings": dict(member.values)}),
         "step": step,
-        "score": score_of(run_dir, config, seed, step),
+        "score": score_of(run_dir, config, member, step),
         "observations": {key: data[key] for key in OBS_FACTS if data.get(key) is not None},
         "trained": {
             "command": shlex.join(provenance.get("command", [])),
@@ -125,6 +128,7 @@ def markdown(card: dict[str, Any], name: str) -> str:
         "data set": f"{data['name']} ({data['num_transitions']} transitions, sha256 `{data['sha256']}`)",
         "task": card["task"] or "none known",
         "seed": card["seed"],
+        **({"settings": describe(card["settings"])} if "settings" in card else {}),
         "gradient updates": "not known: the run is not finished" if card["step"] is None else card["step"],
         "score": score_sentence(card["score"]),
         "input `obs`": f"float32 [batch, {card['obs_dim']}], in the environment's own units",

@@ -20,8 +20,8 @@ class Progress:
         self.stage_name = ""
         self.score = ""
 
-    def stage(self, seed: int) -> OnProgress:
-        """A callback for one seed's host-side stage."""
+    def stage(self, member: str) -> OnProgress:
+        """A callback for one member's host-side stage."""
         self.end_stage()
 
         def on_progress(name: str, done: int, total: int | None, figures: dict[str, float]) -> None:
@@ -29,7 +29,7 @@ class Progress:
                 self.end_stage()
             if self.bar is None:
                 self.stage_name = name
-                self.bar = tqdm(total=total, desc=f"{name}, seed {seed}", unit="batch", disable=self.quiet)
+                self.bar = tqdm(total=total, desc=f"{name}, {member}", unit="batch", disable=self.quiet)
             self.bar.set_postfix({key.split("/")[-1]: f"{value:.4f}" for key, value in figures.items()}, refresh=False)
             self.bar.update(done - self.bar.n)
 
@@ -44,7 +44,8 @@ class Progress:
     def begin(self, step: int) -> None:
         """Open the bar of the updates."""
         total = self.config.loop.total_updates
-        desc = f"{self.config.algo}, {len(self.config.seeds)} seed{'s' if len(self.config.seeds) > 1 else ''}"
+        count, noun = len(self.config.members), "member" if self.config.population else "seed"
+        desc = f"{self.config.algo}, {count} {noun}{'s' if count > 1 else ''}"
         self.bar = tqdm(initial=step, total=total, desc=desc, unit="update", disable=self.quiet)
 
     def advance(self, step: int, rows: list[dict[str, float]]) -> None:

@@ -8,13 +8,15 @@ ESTIMATORS = {"fqe": "FQE", "model_value": "model"}
 """Field of a policy's row, and what people call it."""
 
 Policy = dict[str, Any]
-"""`seed`, `step`, `fqe`, `model_value`, `model_std` and `score`; None where there is none, or an estimate diverged."""
+"""`seed` (and `setting` in a population), `step`, `fqe`, `model_value`, `model_std` and `score`; None where there is
+none, or an estimate diverged."""
 
 
 def choose(policies: list[Policy]) -> dict[str, Any]:
     """The policy that each estimator thinks best, and under `best` the one with the highest real score.
 
-    Each is `{"seed", "step", "score", "regret"}`, where the regret is the best score less this one's. None where no
+    Each is `{"seed", "step", "score", "regret"}`, with `setting` in a population, where the regret is the best score
+    less this one's. None where no
     estimate, or no score, is known.
     """
     scores = [policy["score"] for policy in policies if policy["score"] is not None]
@@ -25,7 +27,7 @@ def choose(policies: list[Policy]) -> dict[str, Any]:
             return None
         best = max(known, key=lambda policy: policy[field])
         regret = None if best["score"] is None else max(scores) - best["score"]
-        return {name: best[name] for name in ("seed", "step", "score")} | {"regret": regret}
+        return {name: best[name] for name in ("seed", "setting", "step", "score") if name in best} | {"regret": regret}
 
     return {name: greatest(name) for name in ESTIMATORS} | {"best": greatest("score")}
 
@@ -83,7 +85,7 @@ def format_selection(selection: dict[str, Any]) -> str:
         if policy["model_value"] is not None:
             model += f" +- {number(policy['model_std'], '?'):<8}"
         lines.append(
-            f"{policy['seed']:>6} {policy['step']:>10,} {number(policy['fqe']):>12} {model:>24} "
+            f"{name_of(policy):>6} {policy['step']:>10,} {number(policy['fqe']):>12} {model:>24} "
             f"{number(policy['score'], '-'):>12}" + (f"   <- {', '.join(marks)}" if marks else "")
         )
     lines += ["", *(describe_choice(name, chosen[field], measure) for field, name in ESTIMATORS.items())]
@@ -92,7 +94,12 @@ def format_selection(selection: dict[str, Any]) -> str:
 
 def same(policy: Policy, choice: dict[str, Any] | None) -> bool:
     """Is this the policy that was chosen?"""
-    return choice is not None and (policy["seed"], policy["step"]) == (choice["seed"], choice["step"])
+    return choice is not None and all(policy.get(name) == choice.get(name) for name in ("seed", "setting", "step"))
+
+
+def name_of(policy: Policy) -> str:
+    """Its seed, behind its setting in a population: `2` or `1/2`."""
+    return f"{policy['setting']}/{policy['seed']}" if "setting" in policy else str(policy["seed"])
 
 
 def number(value: float | None, missing: str = "diverged") -> str:
@@ -104,7 +111,8 @@ def describe_choice(name: str, choice: dict[str, Any] | None, measure: str) -> s
     """What an estimator would choose, in one line."""
     if choice is None:
         return f"{name} chooses none: every estimate diverged"
-    line = f"{name} chooses seed {choice['seed']} at step {choice['step']:,}"
+    setting = f"setting {choice['setting']}, " if "setting" in choice else ""
+    line = f"{name} chooses {setting}seed {choice['seed']} at step {choice['step']:,}"
     if choice["score"] is None:
         return line
     return f"{line}: {measure} {choice['score']:.1f}, {choice['regret']:.1f} below the best kept"

@@ -25,8 +25,8 @@ import numpy as np
 from damorl.core import nets, optim, scaler
 from damorl.data.cache import cache_dir
 from damorl.errors import UserError
-from damorl.files import locked
 from damorl.experiment.config import RunConfig
+from damorl.files import locked
 from damorl.parts import dynamics
 from damorl.record import checkpoint, store
 from damorl.types import Key, Recall

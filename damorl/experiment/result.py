@@ -13,6 +13,7 @@ from damorl.behaviour.host_policy import NumpyPolicy, act, from_arrays, to_array
 from damorl.errors import UserError
 from damorl.files import atomic_file, writing
 from damorl.record import store
+from damorl.record.members import Member, describe, find_member, members_of, settings_of
 
 POLICIES = "policies.safetensors"
 KEPT = "policies"  # folder of earlier policies, one file per kept step
@@ -33,14 +34,14 @@ class Result:
         return self.run_dir / "curves.png"
 
 
-def save_policies(path: Path, actors: list[Any], seeds: tuple[int, ...]) -> None:
-    """Write every seed's actor into one file, atomically. Its folder is made if needed."""
+def save_policies(path: Path, actors: list[Any], members: Sequence[Member]) -> None:
+    """Write every member's actor into one file, atomically. Its folder is made if needed."""
     from safetensors.numpy import save_file
 
     arrays = {
         name: np.ascontiguousarray(array)
-        for seed, layers in zip(seeds, actors, strict=True)
-        for name, array in actor_arrays(layers, f"{seed}/").items()
+        for member, layers in zip(members, actors, strict=True)
+        for name, array in actor_arrays(layers, f"{member.key}/").items()
     }
     with writing(path.parent):
         path.parent.mkdir(exist_ok=True)
@@ -109,44 +110,45 @@ def require_network(run_dir: Path) -> None:
         )
 
 
-def load_layers(run_dir: Path | str, seed: int | None = None, step: int | None = None) -> NumpyPolicy:
-    """The actor of one seed (the first one by default), of the last evaluation or of a kept `step`.
+def load_layers(
+    run_dir: Path | str, seed: int | None = None, step: int | None = None, setting: int | None = None
+) -> NumpyPolicy:
+    """The actor of one seed and one setting of a population (the first ones by default), of the last evaluation or of
+    a kept `step`.
 
     UserError if there is none, also for an algorithm that plans.
     """
     require_network(Path(run_dir))
-    arrays, chosen = load_arrays(run_dir, seed, step)
-    return from_arrays(arrays, f"{chosen}/")
+    arrays, chosen = load_arrays(run_dir, seed, step, setting)
+    return from_arrays(arrays, f"{chosen.key}/")
 
 
 def load_arrays(
-    run_dir: Path | str, seed: int | None = None, step: int | None = None
-) -> tuple[dict[str, np.ndarray], int]:
-    """What `save_policies` wrote, of the last evaluation or of a kept `step`, and the seed that is meant by `seed`."""
+    run_dir: Path | str, seed: int | None = None, step: int | None = None, setting: int | None = None
+) -> tuple[dict[str, np.ndarray], Member]:
+    """What `save_policies` wrote, of the last evaluation or of a kept `step`, and the member that is meant."""
     from safetensors.numpy import load_file
 
     run_dir = Path(run_dir)
-    seeds = store.read_json(run_dir / store.CONFIG)["seeds"]
+    config = store.read_json(run_dir / store.CONFIG)
     path, steps = run_dir / POLICIES, list_policies(run_dir)
     if step is not None and step not in steps:
         raise UserError(f"{run_dir}: expected one of the kept steps {list(steps)}, found {step}: choose one of them")
     path = path if step is None else steps[step]
     if not path.exists():
         raise UserError(f"{path}: expected a trained policy, found no file: finish the run first (--resume)")
-    chosen = seeds[0] if seed is None else seed
-    if chosen not in seeds:
-        raise UserError(f"{path}: expected one of the seeds {seeds}, found {chosen}: choose one of them")
-    return load_file(path), chosen
+    return load_file(path), find_member(config, seed, setting, path)
 
 
 def load_policy(
-    run_dir: Path | str, seed: int | None = None, step: int | None = None
+    run_dir: Path | str, seed: int | None = None, step: int | None = None, setting: int | None = None
 ) -> Callable[[np.ndarray], np.ndarray]:
     """The trained policy as a function `[*B, obs_dim] -> [*B, action_dim]` on NumPy arrays, deterministic.
 
-    Actions are in [-1, 1]. `step` chooses one of `list_policies`, the last one by default.
+    Actions are in [-1, 1]. `step` chooses one of `list_policies`, the last one by default,
+    `setting` one of those of a population, by its number in result.json.
     """
-    layers = load_layers(run_dir, seed, step)
+    layers = load_layers(run_dir, seed, step, setting)
     return lambda obs: act(layers, np.asarray(obs, np.float32), None)
 
 
@@ -155,17 +157,6 @@ def summarise(run_dir: Path) -> Result:
     config = store.read_json(run_dir / store.CONFIG)
     rows = [row for row in store.read_metrics(run_dir) if "eval/return_mean" in row]
     key = "eval/score" if rows and "eval/score" in rows[0] else "eval/return_mean"
-    per_seed = {}
-    for seed in config["seeds"]:
-        values = [row[key] for row in rows if row["seed"] == seed]
-        if values:
-            per_seed[str(seed)] = {
-                "last": values[-1],
-                "last_10_mean": float(np.mean(values[-LAST:])),
-                "evaluations": len(values[-LAST:]),
-                "best": max(values),
-            }
-    means = [entry["last_10_mean"] for entry in per_seed.values()]
     summary = {
         "algo": config["algo"],
         "dataset": config["data"]["name"],
@@ -173,14 +164,43 @@ def summarise(run_dir: Path) -> Result:
         "metric": key,
         "updates": config["loop"]["total_updates"],
         "num_seeds": len(config["seeds"]),
-        "per_seed": per_seed,
-        "last_10_mean": float(np.mean(means)) if means else None,
-        "last_10_std": float(np.std(means, ddof=1)) if len(means) > 1 else None,
+        **scores(config, rows, key),
         "eval_share": eval_share(store.read_metrics(run_dir)),
         "provenance": store.read_json(run_dir / store.PROVENANCE),
     }
     store.write_json(run_dir / store.RESULT, summary)
     return Result(run_dir, summary)
+
+
+def scores(config: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
+    """The scores by seed, and over seeds; of a population a list of these under `per_setting`."""
+    if not config.get("population"):
+        return seed_scores(members_of(config), rows, key)
+    found = []
+    for number, values in enumerate(settings_of(config)):
+        own = [member for member in members_of(config) if member.setting == number]
+        found.append({"setting": number, "values": values} | seed_scores(own, rows, key))
+    return {"per_setting": found}
+
+
+def seed_scores(members: Sequence[Member], rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
+    """Of members of one setting: `per_seed`, and mean and deviation over the seeds."""
+    per_seed = {}
+    for member in members:
+        values = [row[key] for row in rows if member.marks.items() <= row.items()]
+        if values:
+            per_seed[str(member.seed)] = {
+                "last": values[-1],
+                "last_10_mean": float(np.mean(values[-LAST:])),
+                "evaluations": len(values[-LAST:]),
+                "best": max(values),
+            }
+    means = [entry["last_10_mean"] for entry in per_seed.values()]
+    return {
+        "per_seed": per_seed,
+        "last_10_mean": float(np.mean(means)) if means else None,
+        "last_10_std": float(np.std(means, ddof=1)) if len(means) > 1 else None,
+    }
 
 
 def eval_share(rows: list[dict[str, Any]]) -> float | None:
@@ -199,13 +219,17 @@ def format_table(result: Result) -> str:
         "",
         f"{'seed':>8} {'mean of last 10':>16} {'last':>8} {'best (do not quote)':>21}",
     ]
-    for seed, entry in summary["per_seed"].items():
-        lines.append(f"{seed:>8} {entry['last_10_mean']:>16.1f} {entry['last']:>8.1f} {entry['best']:>21.1f}")
-    if not summary["per_seed"]:
+    entries = []
+    for own in summary.get("per_setting", [summary]):
+        lines += [f"setting {own['setting']}: {describe(own['values'])}"] if "values" in own else []
+        for seed, entry in own["per_seed"].items():
+            lines.append(f"{seed:>8} {entry['last_10_mean']:>16.1f} {entry['last']:>8.1f} {entry['best']:>21.1f}")
+            entries.append(entry)
+        if summary["num_seeds"] > 1 and own["per_seed"]:
+            mean, spread = own["last_10_mean"], own["last_10_std"]
+            lines.append(f"{'mean':>8} {mean:>16.1f} +- {spread:.1f} over {summary['num_seeds']} seeds")
+    if not entries:
         lines.append("no simulator is known for this data: not evaluated")
-    elif (count := min(entry["evaluations"] for entry in summary["per_seed"].values())) < LAST:
+    elif (count := min(entry["evaluations"] for entry in entries)) < LAST:
         lines.append(f"(only {count} evaluations so far are averaged, not {LAST})")
-    if summary["num_seeds"] > 1 and summary["per_seed"]:
-        mean, spread = summary["last_10_mean"], summary["last_10_std"]
-        lines.append(f"{'mean':>8} {mean:>16.1f} +- {spread:.1f} over {summary['num_seeds']} seeds")
     return "\n".join([*lines, "", f"run:    {result.run_dir}", f"curves: {result.curves}"])

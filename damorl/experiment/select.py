@@ -34,6 +34,7 @@ from damorl.parts import dynamics
 from damorl.parts.fqe import FQEConfig, FQEResult, evaluate_policies
 from damorl.parts.model_value import Episode, ModelValue, fit_bounds, model_values
 from damorl.record import store
+from damorl.record.members import Member, members_of
 
 SELECTION = "selection.json"
 FQE_STARTS = 4096  # initial states that FQE averages over at most
@@ -85,8 +86,8 @@ class Run:
     config: dict[str, Any]
     settings: SelectConfig
     """With this run's discount."""
-    kept: tuple[tuple[int, int], ...]
-    """`(step, seed)` of every policy."""
+    kept: tuple[tuple[int, Member], ...]
+    """Step and member of every policy."""
 
     @property
     def data_key(self) -> tuple[str, str | None]:
@@ -140,7 +141,7 @@ def read_run(run_dir: Path, settings: SelectConfig) -> Run:
         )
     gamma = config["algo_config"].get("gamma", DEFAULT_GAMMA) if settings.gamma is None else settings.gamma
     settings = dataclasses.replace(settings, gamma=gamma, fqe=dataclasses.replace(settings.fqe, gamma=gamma))
-    return Run(run_dir, config, settings, tuple((step, seed) for step in steps for seed in config["seeds"]))
+    return Run(run_dir, config, settings, tuple((step, member) for step in steps for member in members_of(config)))
 
 
 def read_selection(run: Run) -> dict[str, Any] | None:
@@ -148,10 +149,13 @@ def read_selection(run: Run) -> dict[str, Any] | None:
     try:
         found = store.read_json(run.run_dir / SELECTION)
         same = found["settings"] == store.plain(dataclasses.asdict(run.settings))
-        kept = tuple((policy["step"], policy["seed"]) for policy in found["policies"])
+        kept = [
+            {name: policy[name] for name in ("step", "seed", "setting") if name in policy}
+            for policy in found["policies"]
+        ]
     except (UserError, KeyError, TypeError):
         return None
-    return found if same and kept == run.kept else None
+    return found if same and kept == [{"step": step} | member.marks for step, member in run.kept] else None
 
 
 def gather(run: Run, source: Path | str | None, quiet: bool, make: bool = True) -> Evidence:
@@ -203,16 +207,17 @@ def bar(name: str, total: int | None, unit: str, quiet: bool) -> Iterator[Callab
 
 def judge(run: Run, evidence: Evidence, quiet: bool) -> dict[str, Any]:
     """Both estimates of every kept policy beside its score; written to `selection.json`."""
-    actors = stack_actors([load_layers(run.run_dir, seed, step) for step, seed in run.kept])
+    actors = stack_actors([load_layers(run.run_dir, m.seed, step, m.setting) for step, m in run.kept])
     horizon = run.settings.horizon or default_horizon(evidence.dataset, run.settings.fqe.gamma)
     fqe = fitted_values(run, evidence, actors, quiet)
     model = imagined_values(run, evidence, actors, horizon, quiet)
     metric, scores = real_scores(run)
     policies = [
-        {"seed": seed, "step": step}
+        member.marks
+        | {"step": step}
         | {"fqe": known(fqe.value[i]), "model_value": known(model.mean[i]), "model_std": known(model.std[i])}
-        | {"score": scores.get((step, seed))}
-        for i, (step, seed) in enumerate(run.kept)
+        | {"score": scores.get((step, member.seed, member.setting))}
+        for i, (step, member) in enumerate(run.kept)
     ]
     dataset = evidence.dataset
     selection = {
@@ -272,14 +277,14 @@ def imagined_values(run: Run, evidence: Evidence, actors: MLP, horizon: int, qui
         return model_values(key, evidence.model, actors, starts, bounds, episode, advance)
 
 
-def real_scores(run: Run) -> tuple[str | None, dict[tuple[int, int], float]]:
-    """Which measure the simulator gave, and its value by `(step, seed)`; None and nothing where there was none."""
+def real_scores(run: Run) -> tuple[str | None, dict[tuple[int, int, int | None], float]]:
+    """Which measure the simulator gave, and its value by step, seed and setting; None and nothing without any."""
     path = run.run_dir / store.METRICS
     rows = [row for row in store.read_metrics(run.run_dir) if "eval/return_mean" in row] if path.exists() else []
     if not rows:
         return None, {}
     metric = "eval/score" if "eval/score" in rows[0] else "eval/return_mean"
-    return metric, {(row["step"], row["seed"]): row[metric] for row in rows}
+    return metric, {(row["step"], row["seed"], row.get("setting")): row[metric] for row in rows}
 
 
 def known(value: float) -> float | None:

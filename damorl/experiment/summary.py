@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from damorl.errors import UserError
 from damorl.experiment.config import defaults, dotted
 from damorl.record.store import plain, write_json
-from damorl.report.collect import SCORE, Run, SeedScore, Status, read_runs, seed_score
+from damorl.report.collect import SCORE, Run, SeedScore, Status, seed_score
 from damorl.report.paired import NO_SCORE, UNKNOWN
+from damorl.report.stores import read_runs
 
 
 class Key(NamedTuple):

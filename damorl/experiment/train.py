@@ -1,7 +1,8 @@
 """The one training loop. It owns jit, vmap, time, checkpoints and the run directory; algorithms own none of these.
 
-One epoch is a refresh (model rollouts) and `refresh_interval` updates, in one compiled call for all seeds. Keys derive
-from (seed, epoch), so a run continued from a checkpoint is the same run, bit for bit.
+One epoch is a refresh (model rollouts) and `refresh_interval` updates, in one compiled call for all seeds and, in a
+population, all settings. Keys derive from (seed, epoch), so a run continued from a checkpoint is the same run, bit for
+bit.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from damorl.data.datasets import Dataset
 from damorl.errors import NotFiniteError, UserError
 from damorl.experiment.config import RunConfig
 from damorl.experiment.describe import describe_run, remarks
+from damorl.experiment.population import member_settings, sharing_fits, stacked_values, with_traced
 from damorl.experiment.progress import Progress
+from damorl.experiment.recorder import Recorder, metric_rows
 from damorl.experiment.remember import model_hashes, remember
 from damorl.experiment.result import POLICIES, Result, kept_policy_path, save_policies, summarise
 from damorl.record import checkpoint, store
@@ -59,28 +62,38 @@ def seed_keys(seeds: tuple[int, ...]) -> Key:
     return jax.vmap(jax.random.key)(jnp.asarray(seeds))
 
 
+def member_keys(config: RunConfig) -> Key:
+    """The key of each member's seed, `[num_members]`."""
+    return seed_keys(tuple(member.seed for member in config.members))
+
+
 def make_epoch(config: RunConfig, problem: Problem) -> Epoch:
-    """The compiled epoch: `(state, data, keys, epoch) -> (state, refresh metrics [seed], metrics [seed, update])`.
+    """The compiled epoch: `(state, data, keys, epoch) -> (state, refresh metrics [member], metrics [member, update])`.
 
-    The state is donated. Its leaves, and the keys, have a leading seed axis; the data is shared.
+    The state is donated. Its leaves, and the keys, have a leading axis of members; the data is shared.
     """
-    algorithm, settings = config.algorithm, config.algo_config
+    algorithm, varied = config.algorithm, stacked_values(config.members)
 
-    def one_seed(state: Any, data: OfflineData, key: Key, epoch: Any) -> tuple[Any, Metrics, Metrics]:
+    def one_member(state: Any, data: OfflineData, key: Key, epoch: Any, values: Any) -> tuple[Any, Metrics, Metrics]:
+        settings = with_traced(config.algo_config, values)
         refresh_key, update_key = jax.random.split(jax.random.fold_in(key, FIRST_EPOCH_STREAM + epoch))
         state, refresh_metrics = algorithm.refresh(settings, problem, state, data, refresh_key)
         step = lambda s, k: algorithm.update(settings, s, data, k)
         state, metrics = jax.lax.scan(step, state, jax.random.split(update_key, config.loop.refresh_interval))
         return state, refresh_metrics, metrics
 
-    return jax.jit(jax.vmap(one_seed, in_axes=(0, None, 0, None)), donate_argnums=0)
+    together = jax.vmap(one_member, in_axes=(0, None, 0, None, 0))
+    return jax.jit(lambda state, data, keys, epoch: together(state, data, keys, epoch, varied), donate_argnums=0)
 
 
 def init_state(config: RunConfig, problem: Problem, data: OfflineData) -> Any:
-    """Fresh states of all seeds, stacked."""
-    keys = jax.vmap(lambda key: jax.random.fold_in(key, INIT_STREAM))(seed_keys(config.seeds))
-    init = lambda key, data: config.algorithm.init(key, config.algo_config, problem, data)
-    return jax.jit(jax.vmap(init, in_axes=(0, None)))(keys, data)  # data as an argument: XLA would fold a constant
+    """Fresh states of all members, stacked."""
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, INIT_STREAM))(member_keys(config))
+    varied, settings = stacked_values(config.members), config.algo_config
+    init = lambda key, data, values: config.algorithm.init(key, with_traced(settings, values), problem, data)
+    return jax.jit(lambda k, data: jax.vmap(init, in_axes=(0, None, 0))(k, data, varied))(
+        keys, data
+    )  # data as an argument: XLA would fold a constant
 
 
 def until(deadline: float | None, on_progress: OnProgress) -> OnProgress:
@@ -105,53 +118,54 @@ def prepare_states(
     progress: Progress,
     deadline: float | None = None,
 ) -> Any:
-    """The host-side stage, one seed after the other, stacked again."""
-    prepared = []
-    for index, key in enumerate(seed_keys(config.seeds)):
+    """The host-side stage, one member after the other, stacked again; those of one seed share its fit."""
+    prepared, members = [], config.members
+    problem = sharing_fits(problem) if config.population else problem
+    for index, key in enumerate(member_keys(config)):
         own = jax.tree.map(lambda leaf, i=index: leaf[i], state)
         key = jax.random.fold_in(key, PREPARE_STREAM)
-        on_progress = until(deadline, progress.stage(config.seeds[index]))
-        own = config.algorithm.prepare(key, config.algo_config, problem, own, data, on_progress)
+        on_progress = until(deadline, progress.stage(members[index].label))
+        own = config.algorithm.prepare(key, member_settings(config, members[index]), problem, own, data, on_progress)
         prepared.append(own)
     progress.end_stage()
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *prepared)
 
 
 def check_finite(metrics: Metrics, config: RunConfig, first_update: int, run_dir: Path) -> None:
-    """Stop at the first NaN or infinity: UserError naming the update, the seed and the term. `[seed, update]` each."""
+    """Stop at the first NaN or infinity: UserError naming update, member and term. `[member, update]` each."""
     worst: tuple[int, str, int] | None = None
     for name, values in metrics.items():
         bad = np.argwhere(~np.isfinite(np.asarray(values)))
-        for seed_index, update in bad[:1] if not bad.size else bad[np.argsort(bad[:, 1], kind="stable")][:1]:
+        for index, update in bad[:1] if not bad.size else bad[np.argsort(bad[:, 1], kind="stable")][:1]:
             if worst is None or update < worst[0]:
-                worst = (int(update), name, int(seed_index))
+                worst = (int(update), name, int(index))
     if worst is None:
         return
-    update, name, seed_index = worst
+    update, name, index = worst
     raise NotFiniteError(
-        f"training stopped: {name} of seed {config.seeds[seed_index]} was not finite at update "
+        f"training stopped: {name} of {config.members[index].label} was not finite at update "
         f"{first_update + update + 1}; the last good checkpoint is kept in {run_dir / 'checkpoint'}: "
         "lower the learning rates or the divergence weight and start a new run"
     )
 
 
 def host_actors(config: RunConfig, state: Any) -> list[Any]:
-    """The actors on the host, one per seed."""
+    """The actors on the host, one per member."""
     stacked = jax.device_get(config.algorithm.actor(state))
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(config.seeds))]
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(config.members))]
 
 
 def keep_policies(config: RunConfig, run_dir: Path, actors: list[Any], step: int) -> None:
     """Save the policies of this evaluation; those of every `keep_policy_every`-th are kept for good."""
-    save_policies(run_dir / POLICIES, actors, config.seeds)
+    save_policies(run_dir / POLICIES, actors, config.members)
     if step % (config.loop.eval_interval * config.loop.keep_policy_every) == 0:
-        save_policies(kept_policy_path(run_dir, step), actors, config.seeds)
+        save_policies(kept_policy_path(run_dir, step), actors, config.members)
 
 
 def evaluate_actors(
     config: RunConfig, dataset: Dataset, evaluator: Evaluator | None, actors: list[Any], rows: list[dict[str, float]]
 ) -> list[dict[str, float]]:
-    """`rows`, one per seed, with `eval/*` of deterministic episodes; as they are where there is no simulator."""
+    """`rows`, one per member, with `eval/*` of deterministic episodes; as they are where there is no simulator."""
     if evaluator is None:
         return rows
     began, found = time.perf_counter(), []
@@ -171,7 +185,7 @@ def evaluate_actors(
 
 
 def play(config: RunConfig, spec: Spec, evaluator: Evaluator, actor: Any) -> Episodes:
-    """The episodes of one evaluation of one seed's actor, deterministic or planning."""
+    """The episodes of one evaluation of one member's actor, deterministic or planning."""
     from damorl.behaviour.host_policy import act
     from damorl.experiment.planning import Player
 
@@ -179,36 +193,6 @@ def play(config: RunConfig, spec: Spec, evaluator: Evaluator, actor: Any) -> Epi
         return evaluator.run(partial(act, actor, rng=None), config.loop.eval_episodes, EVAL_SEED)
     player = Player(config.algorithm, config.algo_config, spec, actor)
     return player.play(evaluator, config.loop.eval_episodes, EVAL_SEED)
-
-
-class Recorder:
-    """Writes metrics to the run directory: JSON lines first, TensorBoard beside it."""
-
-    def __init__(self, run_dir: Path, seeds: tuple[int, ...], resumed_at: int, tensorboard: bool = True) -> None:
-        self.run_dir, self.seeds = run_dir, seeds
-        self.boards = [store.open_tensorboard(run_dir, seed, resumed_at + 1) for seed in seeds if tensorboard]
-
-    def write(self, step: int, rows: list[dict[str, float]]) -> None:
-        """One row per seed at `step`, which is a number of gradient updates."""
-        full = [{"step": step, "seed": seed} | row for seed, row in zip(self.seeds, rows, strict=True)]
-        store.append_metrics(self.run_dir, full)
-        for board, row in zip(self.boards, full, strict=False):  # without TensorBoard there are none
-            board.write(row)
-
-    def close(self) -> None:
-        """Close the event files."""
-        for board in self.boards:
-            board.close()
-
-
-def metric_rows(num_seeds: int, *groups: Metrics) -> list[dict[str, float]]:
-    """Device metrics `[seed, ...]` to one dictionary of means per seed."""
-    rows: list[dict[str, float]] = [{} for _ in range(num_seeds)]
-    for name, values in [item for group in groups for item in group.items()]:
-        means = np.asarray(values, np.float64).reshape(num_seeds, -1).mean(axis=1)
-        for row, mean in zip(rows, means, strict=True):
-            row[name] = float(mean)
-    return rows
 
 
 def start_or_resume(
@@ -238,7 +222,7 @@ def start_or_resume(
 
 def finish(config: RunConfig, run_dir: Path, state: Any, step: int, curves: bool) -> Result:
     """Policies and picture of where the run stands, and its result if that is the end."""
-    save_policies(run_dir / POLICIES, host_actors(config, state), config.seeds)
+    save_policies(run_dir / POLICIES, host_actors(config, state), config.members)
     if curves:
         from damorl.report.curves import draw_curves
 
@@ -271,10 +255,10 @@ def train(
         progress.warn(remark)
     task = None if "simulator" in without else dataset.task
     evaluator = None if task is None or task.env_id is None else Evaluator(task, dataset.spec)
-    epoch_fn, keys, loop = make_epoch(config, problem), seed_keys(config.seeds), config.loop
+    epoch_fn, keys, loop = make_epoch(config, problem), member_keys(config), config.loop
     progress.begin(step)
     saved, late = time.monotonic(), False
-    with closing(Recorder(run_dir, config.seeds, step, "tensorboard" not in without)) as recorder:
+    with closing(Recorder(run_dir, config.members, step, "tensorboard" not in without)) as recorder:
         while step < loop.total_updates and not late:
             began = time.perf_counter()
             state, refreshed, updates = epoch_fn(state, data, keys, step // loop.refresh_interval)
@@ -282,7 +266,7 @@ def train(
             step += loop.refresh_interval
             seconds = time.perf_counter() - began
             times = {"time/updates_per_second": loop.refresh_interval / seconds, "time/train_seconds": seconds}
-            rows = [row | times for row in metric_rows(len(config.seeds), refreshed, updates)]
+            rows = [row | times for row in metric_rows(len(config.members), refreshed, updates)]
             if step % loop.eval_interval == 0:
                 actors = host_actors(config, state)
                 keep_policies(config, run_dir, actors, step)

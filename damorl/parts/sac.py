@@ -27,6 +27,9 @@ from damorl.types import Array, Key, Metrics, Params, Spec, Transition
 CriticLoss = Callable[[Params], tuple[Array, Metrics]]
 """`critic -> (loss, metrics)`, added to the Bellman error; a closure over whatever else it needs."""
 
+TRACED = ("tau", "actor_averaging", "actor_lr", "critic_lr", "temperature_lr", "initial_temperature")
+"""Settings of every algorithm on this step that a population may vary, see `Algorithm.traced`."""
+
 
 @dataclass(frozen=True)
 class SACSettings:

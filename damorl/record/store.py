@@ -3,6 +3,7 @@
     config.json       the resolved settings
     provenance.json   versions, git revision, command, machine, dataset hash
     metrics.jsonl     one line per seed and epoch: {"step": gradient updates, "seed": 0, "critic/loss": 0.12, ...}
+                      (with "setting", its number, in a population, whose events are in tb/VALUES/seed_K/)
     tb/seed_K/        the same numbers as TensorBoard events
     checkpoint/       the training state
     result.json       the final scores
@@ -240,7 +241,7 @@ def _version(package: str) -> str | None:
 
 @dataclass(frozen=True)
 class TensorBoard:
-    """Scalars of one seed, written in the calling thread: the usual writer's thread hangs when the disk is full."""
+    """Scalars of one member, written in the calling thread: the usual writer's thread hangs when the disk is full."""
 
     directory: Path
     events: EventsWriter
@@ -250,7 +251,7 @@ class TensorBoard:
         from tensorboardX.summary import scalar
 
         with writing(self.directory):
-            for name in [name for name in row if name not in ("step", "seed")]:
+            for name in [name for name in row if name not in ("step", "seed", "setting")]:
                 summary = scalar(name, float(row[name]))
                 self.events.write_event(protos().Event(wall_time=time.time(), step=row["step"], summary=summary))
             self.events.flush()
@@ -266,12 +267,12 @@ def protos() -> Any:
     return import_module("tensorboardX.proto.event_pb2")
 
 
-def open_tensorboard(run_dir: Path, seed: int, purge_step: int | None = None) -> TensorBoard:
-    """Open a new event file in `tb/seed_K`. A run resumed at step S passes `purge_step` S + 1: viewers then forget
+def open_tensorboard(run_dir: Path, folder: str, purge_step: int | None = None) -> TensorBoard:
+    """Open a new event file in `tb/FOLDER`. A run resumed at step S passes `purge_step` S + 1: viewers then forget
     what earlier files hold from that step on."""
     from tensorboardX.event_file_writer import EventsWriter
 
-    directory = run_dir / "tb" / f"seed_{seed}"
+    directory = run_dir / "tb" / folder
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         # the time is in the name by the second only: the process number keeps a quick resume from overwriting

@@ -1,13 +1,11 @@
 """What the run directories, and the compact records of runs, hold: settings, scores of each seed, and what else was
 left there.
 
-A directory that is no run but holds runs, records or a sweep stands for all of them. What a sweep was asked for and has
-not made is a run, too: one without rows, and with a reason.
+`stores` finds them.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from damorl.errors import UserError
-from damorl.record.compact import is_record, read_record, record_rows
+from damorl.record.compact import read_record, record_rows
 from damorl.record.store import CONFIG, METRICS, PROVENANCE, Row, read_json, read_metrics
 
 CARD, PICTURE, SELECTION = "dataset.json", "dataset.png", "selection.json"
-FAILURE, SWEEP = "failure.json", "sweep.json"
+FAILURE = "failure.json"
 SCORE, RETURN = "eval/score", "eval/return_mean"
 UNITS = {SCORE: "score", RETURN: "return"}
 LAST = 10  # evaluations averaged for the score to quote
@@ -55,7 +53,10 @@ class SeedScore:
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory or record, read once. What need not be there is None or empty if it is not."""
+    """One run directory or record, or one setting of a population in it, read once.
+
+    What need not be there is None or empty if it is not.
+    """
 
     path: Path
     config: Mapping[str, Any]
@@ -73,11 +74,19 @@ class Run:
     """Of a record: the last-10 mean by seed and metric, in full where the curves are rounded."""
     title: str = ""
     """What to call it if not by its directory."""
+    setting: str | None = None
+    """Of a population, what this setting is."""
 
     @property
     def name(self) -> str:
-        """The run directory's own name."""
-        return self.title or self.path.resolve().name
+        """The directory's own name, with the setting of a population."""
+        own = self.title or self.path.resolve().name
+        return own if self.setting is None else f"{own} [{self.setting}]"
+
+    @property
+    def place(self) -> str:
+        """What tells it from every other run: its directory, with the setting of a population."""
+        return f"{self.path}" if self.setting is None else f"{self.path} [{self.setting}]"
 
     @property
     def absent(self) -> bool:
@@ -124,7 +133,7 @@ def read_run(path: Path) -> Run:
         return _from_record(path)
     config = read_json(path / CONFIG)
     for key in NEEDED:
-        if _find(config, key) is None:
+        if find(config, key) is None:
             raise UserError(
                 f"cannot use {path / CONFIG}: expected the config of a run with the key '{key}', found none; "
                 "check that its directory is a run directory"
@@ -169,84 +178,6 @@ def failure_of(run_dir: Path) -> str:
     return f"{told.get('kind', 'failed')}: {told.get('reason') or 'it left no word'}"
 
 
-def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """All runs in the order given, each once, and then those that the sweeps among `paths` lack.
-
-    A path is a run directory, a record, or a directory of them. Of a run that is there as directory and as record, the
-    directory counts. UserError for a path that is none of these, and for damaged files.
-    """
-    unique: dict[Path, Path] = {}
-    for found in (found for path in paths for found in expand(path)):
-        unique.setdefault(found.resolve(), found)
-    runs = [read_run(path) for path in unique.values()]
-    identity = lambda run: (run.name, run.data_key)
-    taken = {identity(run) for run in runs if run.path.is_dir()}
-    kept = []
-    for run in runs:
-        if run.path.is_dir() or identity(run) not in taken:
-            kept.append(run)
-            taken.add(identity(run))
-    for directory in dict.fromkeys(path.resolve() for path in paths if (path / SWEEP).is_file()):
-        kept += runs_not_there(directory, kept)
-    return kept
-
-
-def expand(path: Path) -> list[Path]:
-    """`path` itself if it is one run; the runs and records in it, by name, if it is a directory of them."""
-    if not path.is_dir() or (path / CONFIG).exists():
-        return [path]
-    found = [entry for entry in sorted(path.iterdir()) if (entry / CONFIG).is_file() or _holds_record(entry)]
-    return found if found or (path / SWEEP).is_file() else [path]
-
-
-def _holds_record(path: Path) -> bool:
-    return path.suffix == ".json" and path.is_file() and is_record(read_json(path))
-
-
-def runs_not_there(directory: Path, runs: Sequence[Run]) -> list[Run]:
-    """What the sweep in `directory` was asked for and is not among `runs`: a run without rows for each seed.
-
-    The hash of its data is that of the other runs on data of the same name, or "unknown".
-    """
-    content = read_json(directory / SWEEP)
-    asked = content.get("settings") or [] if isinstance(content, dict) else []
-    there = {(setting_key(run.config), int(seed)) for run in runs for seed in run.config["seeds"]}
-    named = lambda config: json.dumps([config.get("dataset"), config.get("task"), config["loop"].get("dataset_steps")])
-    known = {named(run.config): run.data for run in runs}
-    failures = _failures(directory)
-    found = []
-    for index, config in enumerate(asked):
-        if any(_find(config, key) is None for key in NEEDED if not key.startswith("data.")):
-            raise UserError(
-                f"cannot use {directory / SWEEP}: expected the settings of runs, found something else; "
-                "call the sweep again, which writes them anew"
-            )
-        data = known.get(named(config), {"name": config.get("dataset"), "sha256": "unknown"})
-        for seed in config["seeds"]:
-            if (setting_key(config), int(seed)) not in there:
-                own = {**config, "seeds": [seed], "data": data}
-                failure = failures.get((setting_key(config), int(seed)), "")
-                path = directory / SWEEP / f"{index}-{seed}"
-                found.append(Run(path, own, {}, [], failure=failure, title="not there"))
-    return found
-
-
-def _failures(directory: Path) -> dict[tuple[str, int], str]:
-    """Why runs failed that never came to a config, by setting and seed."""
-    found = {}
-    for path in sorted(directory.glob(f"*/{FAILURE}")):
-        told = read_json(path)
-        if isinstance(told, dict) and isinstance(told.get("settings"), dict):
-            key, reason = setting_key(told["settings"]), failure_of(path.parent)
-            found |= {(key, int(seed)): reason for seed in told.get("seeds") or []}
-    return found
-
-
-def setting_key(config: Mapping[str, Any]) -> str:
-    """Everything that decides a run but its seeds and the bytes of its data."""
-    return json.dumps({key: value for key, value in config.items() if key not in ("seeds", "data")}, sort_keys=True)
-
-
 def _read_picture(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
@@ -254,7 +185,8 @@ def _read_picture(path: Path) -> bytes | None:
         return None
 
 
-def _find(config: Any, key: str) -> Any:
+def find(config: Any, key: str) -> Any:
+    """The value under a dotted key; None if there is none."""
     for name in key.split("."):
         config = config.get(name) if isinstance(config, Mapping) else None
     return config

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from damorl.report.aggregate import Aggregate, make_aggregate
 from damorl.report.collect import LAST, Run, Status
@@ -25,8 +24,8 @@ class Comparison:
     """Runs sorted into methods and data sets, with their numbers."""
 
     runs: tuple[Run, ...]
-    method_of: Mapping[Path, Method] = field(repr=False)
-    """By the run's directory."""
+    method_of: Mapping[str, Method] = field(repr=False)
+    """By where the run is: see `Run.place`."""
     methods: tuple[Method, ...]
     data: tuple[DataSet, ...]
     results: tuple[Result, ...]
@@ -48,7 +47,7 @@ def compare(runs: Sequence[Run], seed: int = 0) -> Comparison:
     results = tuple(gather_results(runs, method_of, data))
     return Comparison(
         runs=tuple(runs),
-        method_of={run.path: method for run, method in zip(runs, method_of, strict=True)},
+        method_of={run.place: method for run, method in zip(runs, method_of, strict=True)},
         methods=tuple(dict.fromkeys(method_of)),
         data=data,
         results=results,
@@ -140,7 +139,7 @@ def _thin_results(result: Result) -> Iterator[str]:
 def _changing_settings(comparison: Comparison, method: Method) -> Iterator[str]:
     """A method whose settings are not the same on every data set."""
     configs = [
-        flatten(run.config["algo_config"]) for run in comparison.runs if comparison.method_of[run.path] == method
+        flatten(run.config["algo_config"]) for run in comparison.runs if comparison.method_of[run.place] == method
     ]
     keys = dict.fromkeys(key for config in configs for key in config)
     changing = [key for key in keys if len({config.get(key, ABSENT) for config in configs}) > 1]

@@ -15,9 +15,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from damorl.files import atomic_file
+from damorl.record.members import describe, settings_of
 from damorl.record.store import CONFIG, Row, read_json, read_metrics
 
 BLUE, RED, GREY, INK = "#1f5fa8", "#c8553d", "#8a8f98", "#22262b"
+COLOURS = (BLUE, RED, "#3c8d5a", "#8a5fa8", "#b8892b", "#3f9bb0", "#7a5c48", "#c0508c")
 NICE = (1, 2, 2.5, 5, 10)  # tick steps
 STYLE: dict[Any, Any] = {
     "font.size": 9.5,
@@ -92,7 +94,8 @@ def draw_curves(run_dir: Path, path: Path | None = None) -> Path:
 
 def curves_figure(rows: Sequence[Row], config: Mapping[str, Any]) -> Figure:
     """The figure itself: a grid, three panels wide, of those panels that have data."""
-    drawn = [(panel, curves) for panel in PANELS if (curves := panel_curves(rows, panel))]
+    settings = [describe(values) for values in settings_of(config)] if config.get("population") else []
+    drawn = [(panel, curves) for panel in PANELS if (curves := panel_curves(rows, panel, settings))]
     columns = max(1, min(3, len(drawn)))
     lines = max(1, -(-len(drawn) // columns))
     figure = Figure(
@@ -108,9 +111,12 @@ def curves_figure(rows: Sequence[Row], config: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def panel_curves(rows: Sequence[Row], panel: Panel) -> dict[str, Curve]:
-    """The panel's metrics that were recorded, by label."""
+def panel_curves(rows: Sequence[Row], panel: Panel, settings: Sequence[str] = ()) -> dict[str, Curve]:
+    """The panel's metrics that were recorded, by label; in a population those of each of its `settings`."""
     found = {label: curve(rows, key) for key, label in panel.curves.items()}
+    for number, name in enumerate(settings):
+        own, found = [row for row in rows if row["setting"] == number], found if number else {}
+        found |= {f"{name}, {label}" if label else name: curve(own, key) for key, label in panel.curves.items()}
     return {label: data for label, data in found.items() if data.steps.size}
 
 
@@ -140,12 +146,15 @@ def references(config: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 def title(rows: Sequence[Row], config: Mapping[str, Any]) -> str:
     """What was run, on how many seeds, and the score: each seed's mean of its last 10, then mean and deviation."""
-    num_seeds = len({row["seed"] for row in rows})
+    num_seeds, settings = len({row["seed"] for row in rows}), settings_of(config)
     parts = [
         str(config.get("algo", "")).upper(),
         str(config.get("data", {}).get("name", "")),
         f"{num_seeds} seed{'s' * (num_seeds != 1)}",
     ]
+    if config.get("population"):
+        parts.append(f"{len(settings)} settings of {', '.join(config['population'])}")
+        return "  \u00b7  ".join(part for part in parts if part)
     scores = [values[np.isfinite(values)][-10:] for values in curve(rows, "eval/score").values]
     finals = [seed_scores.mean() for seed_scores in scores if seed_scores.size]
     if finals:
@@ -156,7 +165,7 @@ def title(rows: Sequence[Row], config: Mapping[str, Any]) -> str:
 
 def draw_panel(axes: Axes, panel: Panel, curves: Mapping[str, Curve], levels: Mapping[str, float]) -> None:
     """Seeds thin, their mean bold, levels dashed."""
-    for (label, data), colour in zip(curves.items(), (BLUE, RED), strict=False):
+    for (label, data), colour in zip(curves.items(), COLOURS * len(curves), strict=False):
         draw_curve(axes, data, colour, label)
     for (label, level), dash in zip(levels.items(), ("--", ":", "-.") * len(levels), strict=False):
         axes.axhline(level, color=GREY, linewidth=1.2, linestyle=dash, label=label, zorder=1.5)

@@ -98,7 +98,7 @@ def run_entry(run: Run, comparison: Comparison) -> dict[str, Any]:
     return {
         "name": run.name,
         "path": str(run.path),
-        "method": comparison.method_of[run.path].label,
+        "method": comparison.method_of[run.place].label,
         "data": {key: run.data[key] for key in ("name", "sha256")},
         "config": run.config,
         "provenance": run.provenance,

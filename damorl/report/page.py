@@ -18,7 +18,7 @@ from tqdm import tqdm
 from damorl.errors import UserError
 from damorl.files import atomic_file, writing
 from damorl.record.store import plain
-from damorl.report.collect import Run, read_runs
+from damorl.report.collect import Run
 from damorl.report.compare import Comparison, cautions, compare
 from damorl.report.curves import PANELS, Panel, references
 from damorl.report.figures import Line, histogram_svg, panel_svg, profile_svg
@@ -26,6 +26,7 @@ from damorl.report.numbers import Bands, numbers
 from damorl.report.results import DataSet, Result
 from damorl.report.series import Band, result_band
 from damorl.report.statistics import AGGREGATE_REPS, PAIR_REPS
+from damorl.report.stores import read_runs
 from damorl.report.tables import (
     aggregate_table,
     difference_tables,
@@ -288,7 +289,7 @@ def run_facts(run: Run, comparison: Comparison) -> dict[str, Any]:
     facts["Platform"] = str(run.provenance.get("platform", "not recorded"))
     versions = run.provenance.get("versions") or {}
     facts["Versions"] = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    method = comparison.method_of[run.path]
+    method = comparison.method_of[run.place]
     return {
         "name": run.name,
         "method": (comparison.methods.index(method), method),

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from damorl.errors import UserError
-from damorl.report.collect import RETURN, SCORE, UNITS, Run, SeedScore, Status, read_runs, seed_score
+from damorl.report.collect import RETURN, SCORE, UNITS, Run, SeedScore, Status, seed_score
 from damorl.report.methods import ABSENT, flatten
 from damorl.report.statistics import Estimate, Floats, estimate_paired
+from damorl.report.stores import read_runs
 
 Cell = tuple[str, tuple[str, str]]
 """(algorithm, (data set's name, its sha256))."""

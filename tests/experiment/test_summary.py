@@ -55,7 +55,8 @@ def test_entries_are_complete_and_unfinished_ones_are_empty(tmp_path: Path) -> N
 def test_a_variant_is_what_differs_from_the_preset_not_from_the_paper() -> None:
     stored = lambda config: json.loads(json.dumps(store.plain(config.as_dict())))
     assert variant_of(stored(setting("damo"))) == ""
-    changed = setting("damo", actor_objective="sac", **{"dynamics.num_elites": 2, "checkpoint_interval": 200})
+    changes: dict[str, Any] = {"dynamics.num_elites": 2, "checkpoint_interval": 200}
+    changed = setting("damo", actor_objective="sac", **changes)
     assert set(variant_of(stored(changed)).split(", ")) == {"actor_objective=sac", "dynamics.num_elites=2"}
     older = stored(setting("damo"))
     del older["algo_config"]["actor_objective"]

@@ -240,7 +240,7 @@ def read_events(path: Path) -> list[Any]:
 
 
 def test_tensorboard_holds_every_number_at_its_step_at_once(tmp_path):
-    board = store.open_tensorboard(tmp_path, seed=3)
+    board = store.open_tensorboard(tmp_path, "seed_3")
     board.write({"step": 500, "seed": 3, "critic/loss": 0.25, "eval/score": math.nan})
     (path,) = (tmp_path / "tb" / "seed_3").iterdir()
     points = [
@@ -252,8 +252,8 @@ def test_tensorboard_holds_every_number_at_its_step_at_once(tmp_path):
 
 
 def test_a_resumed_tensorboard_purges_what_follows_the_checkpoint_and_keeps_the_old_file(tmp_path):
-    store.open_tensorboard(tmp_path, seed=0).close()
-    store.open_tensorboard(tmp_path, seed=0, purge_step=501).close()
+    store.open_tensorboard(tmp_path, "seed_0").close()
+    store.open_tensorboard(tmp_path, "seed_0", purge_step=501).close()
     paths = list((tmp_path / "tb" / "seed_0").iterdir())
     assert len(paths) == 2
     starts = [event for path in paths for event in read_events(path) if event.HasField("session_log")]
@@ -266,7 +266,7 @@ import resource
 from pathlib import Path
 from damorl.errors import UserError
 from damorl.record import store
-board = store.open_tensorboard(Path({str(tmp_path)!r}), 0)
+board = store.open_tensorboard(Path({str(tmp_path)!r}), "seed_0")
 resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
 try:
     for step in range(50):

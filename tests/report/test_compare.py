@@ -11,10 +11,11 @@ import pytest
 
 from damorl.errors import UserError
 from damorl.record.store import append_metrics, read_json, write_json
-from damorl.report.collect import Status, read_run, read_runs, seed_score
+from damorl.report.collect import Status, read_run, seed_score
 from damorl.report.compare import cautions, compare
 from damorl.report.methods import flatten
 from damorl.report.statistics import Estimate
+from damorl.report.stores import read_runs
 
 
 def change_config(run_dir: Path, key: str, value: object) -> None:

@@ -16,12 +16,12 @@ import pytest
 
 from damorl.cli.report import report_verb
 from damorl.errors import UserError
-from damorl.report.collect import read_runs
 from damorl.report.compare import compare
 from damorl.report.curves import Curve
 from damorl.report.figures import SERIES, VARIABLES, for_page, inline_svg
 from damorl.report.page import write_report
 from damorl.report.series import result_band, thinned
+from damorl.report.stores import read_runs
 from damorl.report.tables import grid_table, score_table
 from damorl.report.text import latex, latex_text, markdown_table
 

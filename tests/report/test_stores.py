@@ -11,9 +11,10 @@ import pytest
 from damorl.errors import UserError
 from damorl.record.compact import read_record, write_record
 from damorl.record.store import append_metrics, write_json
-from damorl.report.collect import Status, read_run, read_runs
+from damorl.report.collect import Status, read_run
 from damorl.report.compare import compare
 from damorl.report.page import write_report
+from damorl.report.stores import read_runs
 
 
 def test_a_record_has_the_numbers_of_its_directory(make_run, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,8 @@ def test_the_batch_file_says_what_was_asked_for(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(SlurmExecutor, "affinity", classmethod(lambda cls: 2))  # as where sbatch is
     words = {"slurm_partition": "short", "timeout_min": "90", "mem_gb": "8"}
     backend = Slurm(tmp_path, 4, 2.0, 1.0, words, refit=False)
-    text = backend.executor._executor._make_submission_file_text("true", "uid")
+    slurm: Any = backend.executor._executor
+    text = slurm._make_submission_file_text("true", "uid")
     for line in ("--job-name=damorl-", "--cpus-per-task=2", "--gpus-per-node=1", "--partition=short", "--time=90"):
         assert f"#SBATCH {line}" in text
     assert "--mem=8GB" in text
