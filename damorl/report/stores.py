@@ -22,9 +22,9 @@ SWEEP = "sweep.json"
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """All runs in the order given, each once, and then those that the sweeps among `paths` lack; of a population one run
-    per setting.
+    """All runs in the order given, each once, and then those that the sweeps among `paths` lack.
 
+    A population is one run per setting.
     A path is a run directory, a record, or a directory of them. Of a run that is there as directory and as record, the
     directory counts. UserError for a path that is none of these, and for damaged files.
     """
