@@ -28,6 +28,7 @@ FLOORS = [  # from the ground up; a room uses only rooms below it
     ["behaviour"],
     ["experiment"],
     ["api"],
+    ["sweeps"],
     ["paper"],
     ["cli"],
 ]
