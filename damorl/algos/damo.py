@@ -14,7 +14,7 @@ falling pays as soon as the refined reward is negative.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import jax
@@ -37,10 +37,11 @@ from damorl.core.optim import (
 from damorl.core.scaler import Standardiser
 from damorl.errors import UserError
 from damorl.parts import classifier, dynamics, model_data, sac
-from damorl.parts.actor import clone_actor, init_actor, policy
+from damorl.parts.actor import init_actor, policy
 from damorl.parts.critic import init_critic, q_min, q_values
 from damorl.parts.model_data import ModelSettings
-from damorl.types import Array, Key, Metrics, Params, Transition
+from damorl.parts.start import start
+from damorl.types import REWARD_UNIT, Array, Key, Metrics, Params, Transition
 
 WARMUP_BLOCK = 1000  # updates between two blocks of rollouts while the critic settles
 LIVE_SHARE = 0.05  # of the live critic in the mixed target (AlgaeDICE, arXiv 1912.02074)
@@ -97,8 +98,6 @@ class Config(ModelSettings):
     """Paper Table 4, per task."""
     actor_lr_decay: int | None = None
     """Updates over which the actor's rate follows a cosine to zero. None: constant."""
-    cloning_updates: int | None = None
-    """Behaviour-cloning updates that the actor starts with (as RAMBO's does). None: it starts at random, as printed."""
     critic_warmup: int | None = None
     """Updates of everything but the actor before the first that counts, so that an ignorant critic does not undo the
     cloning. A multiple of 1000."""
@@ -109,7 +108,7 @@ class Config(ModelSettings):
     """Paper Table 3."""
     classifier_lr: float = 3e-4
     temperature_lr: float = 1e-4
-    initial_temperature: float = 1.0
+    initial_temperature: float = field(default=1.0, metadata=REWARD_UNIT)
     """Entropy temperature (SAC's alpha) at the start; tuned towards the entropy -action_dim, never above 1."""
 
     def __post_init__(self) -> None:
@@ -197,14 +196,17 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
 def prepare(
     key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
 ) -> State:
-    """Fit the dynamics model (Algorithm 1, line 1) and, if configured, start from a cloned actor."""
-    cloning_key, warmup_key = jax.random.split(key)
-    state = state._replace(model=model_data.fit_model(key, config.dynamics, problem, data.rows, on_progress))
-    if config.cloning_updates is not None:
-        actor = clone_actor(state.actor.params, data.rows, cloning_key, config.cloning_updates)
-        state = state._replace(
-            actor=init_learner(actor, make_optimisers(config).actor), average_actor=jax.tree.map(jnp.copy, actor)
-        )
+    """Fit the dynamics model (Algorithm 1, line 1) and start the networks as configured."""
+    warmup_key, tx = jax.random.split(key)[1], make_optimisers(config)
+    model = model_data.fit_model(key, config.dynamics, problem, data, on_progress)
+    actor, critic = start(key, config, config.gamma, data, state.actor.params, state.critic.params)
+    state = state._replace(
+        model=model,
+        actor=init_learner(actor, tx.actor),
+        average_actor=jax.tree.map(jnp.copy, actor),
+        critic=init_learner(critic, tx.critic),
+        target_critic=jax.tree.map(jnp.copy, critic),
+    )
     return warm_up(config, problem, state, data, warmup_key, on_progress)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -22,7 +22,7 @@ import optax
 from damorl.core.optim import Learner, adam, init_learner, minimise, polyak
 from damorl.parts.actor import init_actor, policy, temperature_loss
 from damorl.parts.critic import init_critic, q_min, q_values
-from damorl.types import Array, Key, Metrics, Params, Spec, Transition
+from damorl.types import REWARD_UNIT, Array, Key, Metrics, Params, Spec, Transition
 
 CriticLoss = Callable[[Params], tuple[Array, Metrics]]
 """`critic -> (loss, metrics)`, added to the Bellman error; a closure over whatever else it needs."""
@@ -59,9 +59,9 @@ class SACSettings:
     """Rate of the temperature's Adam."""
     learn_temperature: bool = True
     """Tune the temperature towards the entropy -action_dim; off keeps the initial one."""
-    initial_temperature: float = 1.0
+    initial_temperature: float = field(default=1.0, metadata=REWARD_UNIT)
     """Entropy temperature (SAC's alpha) at the start."""
-    max_temperature: float | None = 1.0
+    max_temperature: float | None = field(default=1.0, metadata=REWARD_UNIT)
     """The learned temperature never exceeds this (OfflineRL-Kit's clamp). None: no bound, as in COMBO."""
 
 
