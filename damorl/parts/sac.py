@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import optax
 
 from damorl.core.optim import Learner, adam, init_learner, minimise, polyak
-from damorl.parts.actor import init_actor, policy, temperature_loss
+from damorl.parts.actor import init_actor, temperature_loss
 from damorl.parts.critic import init_critic, q_min, q_values
+from damorl.parts.reference import sample_with_cost
 from damorl.types import REWARD_UNIT, Array, Key, Metrics, Params, Spec, Transition
 
 CriticLoss = Callable[[Params], tuple[Array, Metrics]]
@@ -173,10 +174,18 @@ def tune_temperature(
     return learner, metrics
 
 
-def soft_next_value(actor: Params, target_critic: Params, temperature: Array, next_obs: Array, key: Key) -> Array:
-    """`min Q(s', a') - temperature * log pi(a'|s')` with a' sampled, `[B]`; no gradient flows through it."""
-    action, log_prob = policy(actor, next_obs).sample(key)
-    return jax.lax.stop_gradient(q_min(target_critic, next_obs, action) - temperature * log_prob)
+def soft_next_value(
+    actor: Params,
+    target_critic: Params,
+    temperature: Array,
+    next_obs: Array,
+    key: Key,
+    reference: Params | None = None,
+) -> Array:
+    """`min Q(s', a') - temperature * log pi(a'|s')` with a' sampled, `[B]`; no gradient flows through it. With a
+    `reference`, KL(pi || pi_ref) stands in the place of log pi."""
+    action, cost = sample_with_cost(actor, next_obs, key, reference)
+    return jax.lax.stop_gradient(q_min(target_critic, next_obs, action) - temperature * cost)
 
 
 def td_loss(critic: Params, batch: Transition, target: Array) -> tuple[Array, Metrics]:
@@ -191,9 +200,10 @@ def td_loss(critic: Params, batch: Transition, target: Array) -> tuple[Array, Me
 
 
 def actor_loss(
-    actor: Params, critic: Params, temperature: Array, obs: Array, key: Key
+    actor: Params, critic: Params, temperature: Array, obs: Array, key: Key, reference: Params | None = None
 ) -> tuple[Array, tuple[Array, Metrics]]:
-    """`E[temperature * log pi(a|s) - min Q(s, a)]` (SAC Eq. 7), with (log pi `[B]`, metrics)."""
-    action, log_prob = policy(actor, obs).sample(key)
-    loss = jnp.mean(temperature * log_prob - q_min(critic, obs, action))
-    return loss, (log_prob, {"actor/loss": loss})
+    """`E[temperature * log pi(a|s) - min Q(s, a)]` (SAC Eq. 7), with (log pi `[B]`, metrics). With a `reference`,
+    KL(pi || pi_ref) stands in the place of log pi."""
+    action, cost = sample_with_cost(actor, obs, key, reference)
+    loss = jnp.mean(temperature * cost - q_min(critic, obs, action))
+    return loss, (cost, {"actor/loss": loss})
