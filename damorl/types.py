@@ -25,6 +25,10 @@ TerminationFn = Callable[[Array, Array, Array], Array]
 """`(obs, action, next_obs) -> bool [B]`, whether the task ends there."""
 
 
+REWARD_UNIT = {"unit": "reward"}
+"""Metadata of a setting in units of reward: where a run scales its rewards, that setting is scaled with them."""
+
+
 class Transition(NamedTuple):
     """One or many environment steps; every field shares the leading axes `[*B]`.
 
@@ -55,6 +59,26 @@ Recall = Callable[[Key, Any, Any, Callable[[], Any]], Any]
 """`(key, settings, template, fit) -> fit()`, or what it gave before: a pytree shaped as `template`, to the bit."""
 
 
+class Units(NamedTuple):
+    """What a run works in, where that is not the data's own: `(obs - obs_mean) / obs_scale` and `factor * reward`."""
+
+    obs_mean: Array
+    """`[obs_dim]`."""
+    obs_scale: Array
+    """`[obs_dim]`, above 0."""
+    reward_factor: Array
+    """Scalar, above 0."""
+
+
+class Ranking(NamedTuple):
+    """The rows of the data by the return of their episode, the best first; rows of incomplete episodes come last."""
+
+    best_first: Array
+    """Numbers of rows, int32 `[N]`."""
+    before: Array
+    """For each of these, the share of all rows that stands before its episode, `[N]`, from 0 on."""
+
+
 class OfflineData(NamedTuple):
     """The dataset on the device, shared by all seeds."""
 
@@ -65,6 +89,10 @@ class OfflineData(NamedTuple):
     """The number of each row's episode, int32 `[N]`; its rows stand together, in the order of time. None: not known."""
     episode_returns: Array | None = None
     """Undiscounted return of each complete episode, `[E]`; None where nobody said."""
+    ranking: Ranking | None = None
+    """None where no return is known."""
+    units: Units | None = None
+    """Of everything above. None: the data's own."""
 
 
 @dataclass(frozen=True)
@@ -75,3 +103,5 @@ class Problem:
     termination: TerminationFn
     recall: Recall | None = field(default=None, compare=False)
     """Finds an earlier fit of the dynamics to the same data again. None: every fit is made."""
+    own_data: OfflineData | None = field(default=None, compare=False)
+    """The data in their own units, where the run works in others."""

@@ -20,7 +20,7 @@ Deviations from the released code (google-research/algae_dice), which is online:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import jax
@@ -35,20 +35,20 @@ from damorl.core.optim import Learner, init_learner, minimise, polyak
 from damorl.errors import UserError
 from damorl.parts.actor import init_actor, policy, temperature_loss
 from damorl.parts.critic import init_critic, q_min, q_values
-from damorl.types import Array, Key, Metrics, Params, Transition
+from damorl.types import REWARD_UNIT, Array, Key, Metrics, Params, Transition
 
 
 @dataclass(frozen=True)
 class Config:
     """Settings of AlgaeDICE. The defaults are the released code's."""
 
-    divergence_weight: float = 1e-4
+    divergence_weight: float = field(default=1e-4, metadata=REWARD_UNIT)
     """w above: the square of the released `algae_alpha`, 0.01."""
     divergence: DivergenceName = "cubic_symmetric"
     """Generator f; the released exponent 1.5 of f* is `cubic_symmetric`."""
     live_share: float = 0.05
     """Of the live critic in the next state's value (released)."""
-    orthogonal_weight: float = 1e-2
+    orthogonal_weight: float = field(default=1e-2, metadata=REWARD_UNIT)
     """Of the orthogonal penalty on the actor's kernels: the released 1e-4, at the scale of the paper's objective."""
     initial_states: Literal["episode_starts", "dataset"] = "episode_starts"
     """Where s0 is drawn: true episode starts, or any state of the dataset (released: `use_init_states` off)."""
@@ -64,7 +64,7 @@ class Config:
     actor_lr: float = 1e-3
     critic_lr: float = 1e-3
     temperature_lr: float = 1e-3
-    initial_temperature: float = 1.0
+    initial_temperature: float = field(default=1.0, metadata=REWARD_UNIT)
     """Entropy temperature at the start; tuned towards the entropy -action_dim at next states."""
 
     def __post_init__(self) -> None:

@@ -1,4 +1,7 @@
-"""Behaviour cloning: maximum likelihood of the dataset's actions. The reference point of every table."""
+"""Behaviour cloning: maximum likelihood of the dataset's actions. The reference point of every table.
+
+With `reference_share` below 1 only the episodes of the highest returns are cloned.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ import jax.numpy as jnp
 import optax
 
 from damorl.algos.base import Algorithm, OfflineData, Problem, no_prepare, no_refresh
-from damorl.core import buffer as ring
 from damorl.core.optim import Learner, init_learner, minimise
+from damorl.errors import UserError
 from damorl.parts.actor import cloning_loss, init_actor, policy
+from damorl.parts.start import sample_reference
 from damorl.types import Array, Key, Metrics, Params, Transition
 
 
@@ -24,6 +28,16 @@ class Config:
     batch_size: int = 256
     hidden: tuple[int, ...] = (256, 256)
     learning_rate: float = 3e-4
+    reference_share: float = 1.0
+    """Best share of the data that is cloned: whole episodes by their return, up to this share of the rows. 1 is all of
+    the data; less is percentage cloning (arXiv 2106.01345)."""
+
+    def __post_init__(self) -> None:
+        """Refuse a share that is none."""
+        if not 0.0 < self.reference_share <= 1.0:
+            raise UserError(
+                f"reference_share must be above 0 and at most 1, found {self.reference_share}: 1 is the whole data"
+            )
 
 
 class State(NamedTuple):
@@ -46,7 +60,7 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
 
 def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """One gradient step on a batch of offline rows."""
-    batch = ring.sample_rows(data.rows, key, config.batch_size)
+    batch = sample_reference(data, key, config.batch_size, config.reference_share)
     loss_fn = mse_loss if config.loss == "mse" else lambda p, rows: cloning_loss(p, rows.obs, rows.action)
     actor, metrics = minimise(lambda p: loss_fn(p, batch), state.actor, optax.adam(config.learning_rate))
     return State(actor), metrics

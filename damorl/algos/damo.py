@@ -14,7 +14,7 @@ falling pays as soon as the refined reward is negative.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import jax
@@ -37,10 +37,12 @@ from damorl.core.optim import (
 from damorl.core.scaler import Standardiser
 from damorl.errors import UserError
 from damorl.parts import classifier, dynamics, model_data, sac
-from damorl.parts.actor import clone_actor, init_actor, policy
+from damorl.parts.actor import init_actor
 from damorl.parts.critic import init_critic, q_min, q_values
 from damorl.parts.model_data import ModelSettings
-from damorl.types import Array, Key, Metrics, Params, Transition
+from damorl.parts.reference import kl_weight_loss, policy_log_ratio, sample_with_cost
+from damorl.parts.start import sample_reference, start
+from damorl.types import REWARD_UNIT, Array, Key, Metrics, Params, Transition
 
 WARMUP_BLOCK = 1000  # updates between two blocks of rollouts while the critic settles
 TRACED = (
@@ -70,6 +72,18 @@ class Config(ModelSettings):
     """Generator f of the behaviour alignment (C.1)."""
     critic_gradient: Literal["semi", "mixed", "full", "orthogonal"] = "semi"
     """How the target's Q(s', a') takes part in the critic's gradient: frozen; 5 % live; all; projected (ODICE)."""
+    log_ratio: Literal["joint", "split"] = "joint"
+    """`joint`: one classifier finds the whole log-ratio, as in the paper. `split`: its policy part log(pi / pi_ref) is
+    written down, in the actor and in the next state's value, in the place of SAC's entropy; pi_ref is the clone that
+    the actor starts from, and the classifier keeps the rest (see `parts/reference.py`)."""
+    policy_weight: float | None = None
+    """Weight of the policy's part where it is split off. None: `divergence_weight`."""
+    kl_target: float | None = None
+    """With it that weight is learned from there on (rate `temperature_lr`), so that the policy's mean divergence from
+    the reference, in nats per step, is this: a trust region that does not depend on the scale of rewards."""
+    classifier_sees: classifier.Sees = "transition"
+    """Inputs of the classifier: (s, a, s'), (s, a) or s. Where the policy's part is split off and the classifier sees
+    actions, that part is the known offset of its logit."""
     data_alignment: bool = True
     """The explicit term log(rho_M^pi / rho_T^{pi_beta}); off is the paper's "w/o er"."""
     behaviour_alignment: bool = True
@@ -111,8 +125,6 @@ class Config(ModelSettings):
     """Paper Table 4, per task."""
     actor_lr_decay: int | None = None
     """Updates over which the actor's rate follows a cosine to zero. None: constant."""
-    cloning_updates: int | None = None
-    """Behaviour-cloning updates that the actor starts with (as RAMBO's does). None: it starts at random, as printed."""
     critic_warmup: int | None = None
     """Updates of everything but the actor before the first that counts, so that an ignorant critic does not undo the
     cloning. A multiple of 1000."""
@@ -123,8 +135,13 @@ class Config(ModelSettings):
     """Paper Table 3."""
     classifier_lr: float = 3e-4
     temperature_lr: float = 1e-4
-    initial_temperature: float = 1.0
+    initial_temperature: float = field(default=1.0, metadata=REWARD_UNIT)
     """Entropy temperature (SAC's alpha) at the start; tuned towards the entropy -action_dim, never above 1."""
+
+    @property
+    def split_weight(self) -> float:
+        """Weight of the policy's part where it is split off, at the start."""
+        return self.divergence_weight if self.policy_weight is None else self.policy_weight
 
     def __post_init__(self) -> None:
         """Refuse combinations that cannot work, with the reason."""
@@ -134,6 +151,10 @@ class Config(ModelSettings):
             raise UserError(
                 f"divergence '{self.divergence}' with critic_gradient 'semi' pushes every Q up without end, since its "
                 "conjugate is not least at zero residual: choose divergence cubic_symmetric, or critic_gradient full"
+            )
+        if self.log_ratio == "split" and self.cloning_updates is None:
+            raise UserError(
+                "log_ratio 'split' measures the policy against a clone of the data: give cloning_updates (5000, say)"
             )
         if (self.critic_warmup or 0) % WARMUP_BLOCK:
             raise UserError(f"critic_warmup must be a multiple of {WARMUP_BLOCK}, found {self.critic_warmup}")
@@ -165,6 +186,8 @@ class State(NamedTuple):
     buffer: ring.RingBuffer
     terminal_rate: Array
     """`[2]`: share of terminal rows in the offline data and in the model buffer."""
+    reference: Params | None = None
+    """The clone, where the log-ratio is split."""
 
 
 class Optimisers(NamedTuple):
@@ -193,32 +216,39 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
     tx = make_optimisers(config)
     actor = init_actor(actor_key, obs_dim, action_dim, config.hidden)
     critic = init_critic(critic_key, obs_dim, action_dim, config.hidden, layer_norm=config.critic_layer_norm)
-    net = classifier.init_classifier(classifier_key, obs_dim, action_dim, config.classifier_hidden)
+    sizes = config.classifier_hidden, config.classifier_sees
+    net = classifier.init_classifier(classifier_key, obs_dim, action_dim, *sizes)
+    weight = config.initial_temperature if config.log_ratio == "joint" else config.split_weight
     return State(
         actor=init_learner(actor, tx.actor),
         average_actor=jax.tree.map(jnp.copy, actor),
         critic=init_learner(critic, tx.critic),
         target_critic=jax.tree.map(jnp.copy, critic),
-        temperature=init_learner(jnp.log(jnp.float32(config.initial_temperature)), tx.temperature),
+        temperature=init_learner(jnp.log(jnp.float32(weight)), tx.temperature),
         classifier=init_learner(net, tx.classifier),
         classifier_inputs=classifier.fit_inputs(data.rows),
         model=dynamics.init_model(model_key, config.dynamics, obs_dim, action_dim),
         buffer=model_data.init_buffer(config, obs_dim, action_dim),
         terminal_rate=jnp.full(2, jnp.mean(data.rows.terminal)),
+        reference=None if config.log_ratio == "joint" else jax.tree.map(jnp.copy, actor),
     )
 
 
 def prepare(
     key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
 ) -> State:
-    """Fit the dynamics model (Algorithm 1, line 1) and, if configured, start from a cloned actor."""
-    cloning_key, warmup_key = jax.random.split(key)
-    state = state._replace(model=model_data.fit_model(key, config.dynamics, problem, data.rows, on_progress))
-    if config.cloning_updates is not None:
-        actor = clone_actor(state.actor.params, data.rows, cloning_key, config.cloning_updates)
-        state = state._replace(
-            actor=init_learner(actor, make_optimisers(config).actor), average_actor=jax.tree.map(jnp.copy, actor)
-        )
+    """Fit the dynamics model (Algorithm 1, line 1) and start the networks as configured."""
+    warmup_key, tx = jax.random.split(key)[1], make_optimisers(config)
+    model = model_data.fit_model(key, config.dynamics, problem, data, on_progress)
+    actor, critic = start(key, config, config.gamma, data, state.actor.params, state.critic.params)
+    state = state._replace(
+        model=model,
+        actor=init_learner(actor, tx.actor),
+        average_actor=jax.tree.map(jnp.copy, actor),
+        critic=init_learner(critic, tx.critic),
+        target_critic=jax.tree.map(jnp.copy, critic),
+        reference=None if config.log_ratio == "joint" else jax.tree.map(jnp.copy, actor),
+    )
     return warm_up(config, problem, state, data, warmup_key, on_progress)
 
 
@@ -268,7 +298,10 @@ def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[S
     metrics: Metrics = {}
 
     if config.data_alignment:
-        state, metrics = update_classifier(config, state, real, synthetic, classifier_key, tx)
+        judged = real
+        if config.reference_share < 1.0:
+            judged = sample_reference(data, jax.random.fold_in(real_key, 1), half, config.reference_share)
+        state, metrics = update_classifier(config, state, judged, synthetic, classifier_key, tx)
     batch = model_data.mix(real, synthetic, config.batch_size, config.real_ratio)
     initial_obs = sample_initial(config, data, initial_key)
     reward, absorbing = refined_reward(config, state, batch)
@@ -278,9 +311,7 @@ def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[S
     grads = gradients(config, state, batch, initial_obs, absorbing, policy_key)
     critic = apply_gradients(state.critic, grads.critic, tx.critic)
     actor = apply_gradients(state.actor, grads.actor, tx.actor)
-    temperature, temperature_metrics = sac.tune_temperature(
-        state.temperature, grads.log_prob, batch.action.shape[1], tx.temperature
-    )
+    temperature, temperature_metrics = tune_weight(config, state.temperature, grads.cost, batch.action.shape[1])
     state = state._replace(
         critic=critic,
         actor=actor,
@@ -296,18 +327,33 @@ def update_classifier(
 ) -> tuple[State, Metrics]:
     """One step on half real, half synthetic rows (paper d = 0.5)."""
     half = config.batch_size // 2
-    x_real, x_synthetic = (
-        state.classifier_inputs.apply(classifier.features(jax.tree.map(lambda leaf: leaf[:half], rows)))
-        for rows in (real, synthetic)
-    )
+    real, synthetic = (jax.tree.map(lambda leaf: leaf[:half], rows) for rows in (real, synthetic))
+    x_real, x_synthetic = (state.classifier_inputs.apply(classifier.features(rows)) for rows in (real, synthetic))
+    offset = None
+    if state.reference is not None and config.classifier_sees != "state":
+        both = ring.concatenate(real, synthetic)
+        offset = policy_log_ratio(state.actor.params, state.reference, both.obs, both.action)
+        offset = jnp.clip(offset, -config.logit_clip, config.logit_clip)
     learner, metrics = minimise(
         lambda p: classifier.classifier_loss(
-            p, x_real, x_synthetic, key, config.classifier_regulariser, config.classifier_strength
+            p, x_real, x_synthetic, key, config.classifier_regulariser, config.classifier_strength, offset
         ),
         state.classifier,
         tx.classifier,
     )
     return state._replace(classifier=learner), metrics
+
+
+def tune_weight(config: Config, weight: Learner, cost: Array, action_dim: int) -> tuple[Learner, Metrics]:
+    """One step of the entropy temperature, or of the weight of the policy's divergence from the reference, whose
+    logarithms the state has in the same place. `cost` is log pi or that divergence, `[B]`."""
+    optimiser = make_optimisers(config).temperature
+    if config.log_ratio == "joint":
+        return sac.tune_temperature(weight, cost, action_dim, optimiser)
+    if config.kl_target is None:
+        return weight, kl_weight_loss(weight.params, cost, 0.0)[1]
+    target = config.kl_target
+    return minimise(lambda p: kl_weight_loss(p, cost, target), weight, optimiser)
 
 
 def sample_initial(config: Config, data: OfflineData, key: Key) -> Array:
@@ -349,8 +395,8 @@ class Gradients(NamedTuple):
 
     critic: Params
     actor: Params
-    log_prob: Array
-    """log pi of the sampled actions, `[B]`, for the temperature."""
+    cost: Array
+    """log pi of the sampled actions, or the policy's divergence from the reference, `[B]`: for their weight."""
     metrics: Metrics
 
 
@@ -364,10 +410,11 @@ def maximin_gradients(
     consistent = config.actor_objective == "consistent"
 
     def maximin(critic: Params, actor: Params) -> tuple[Array, tuple[Array, Array, Metrics]]:
-        action, log_prob = policy(actor, jnp.concatenate([batch.next_obs, initial_obs])).sample(key)
-        action, log_prob = (action, log_prob) if consistent else (stop(action), stop(log_prob))
+        obs = jnp.concatenate([batch.next_obs, initial_obs])
+        action, cost = sample_with_cost(actor, obs, key, state.reference)
+        action, cost = (action, cost) if consistent else (stop(action), stop(cost))
         next_action, initial_action = action[:num_rows], action[num_rows:]
-        entropy_bonus = -temperature * log_prob[:num_rows]
+        entropy_bonus = -temperature * cost[:num_rows]
         # The critic descends on Q(s0, a0) summed over critics, the actor ascends on its mean: one evaluation serves
         # both, with the gradient into the action scaled by -1/2.
         q, q_initial, q_next = evaluate_critic(
@@ -388,19 +435,19 @@ def maximin_gradients(
             "actor/weight": jnp.mean(ratio),
             "actor/loss": actor_loss,
         }
-        return critic_loss + initial_value + actor_loss, (log_prob[:num_rows], next_action, metrics)
+        return critic_loss + initial_value + actor_loss, (cost[:num_rows], next_action, metrics)
 
-    grads, (log_prob, next_action, metrics) = jax.grad(maximin, argnums=(0, 1), has_aux=True)(
+    grads, (cost, next_action, metrics) = jax.grad(maximin, argnums=(0, 1), has_aux=True)(
         state.critic.params, state.actor.params
     )
     critic_grads, actor_grads = grads
     if config.critic_gradient == "orthogonal":
-        backward = orthogonal_backward(config, state, batch, absorbing, next_action, -temperature * log_prob)
+        backward = orthogonal_backward(config, state, batch, absorbing, next_action, -temperature * cost)
         critic_grads = jax.tree.map(jnp.add, critic_grads, backward)
     if not consistent:
-        actor_grads, log_prob, sac_metrics = sac_actor_gradients(state, batch, jax.random.fold_in(key, 1))
+        actor_grads, cost, sac_metrics = sac_actor_gradients(state, batch, jax.random.fold_in(key, 1))
         metrics |= sac_metrics
-    return Gradients(critic_grads, actor_grads, log_prob, metrics)
+    return Gradients(critic_grads, actor_grads, cost, metrics)
 
 
 def evaluate_critic(
@@ -448,20 +495,22 @@ def penalised_sac_gradients(
     """ "w/o ir": no behaviour alignment, that is soft actor-critic on the refined reward; `initial_obs` is not used."""
     critic_key, actor_key = jax.random.split(key)
     temperature = jnp.exp(state.temperature.params)
-    next_value = sac.soft_next_value(state.actor.params, state.target_critic, temperature, batch.next_obs, critic_key)
+    next_value = sac.soft_next_value(
+        state.actor.params, state.target_critic, temperature, batch.next_obs, critic_key, state.reference
+    )
     target = bellman_target(config, batch, next_value, absorbing)
     critic_grads, metrics = jax.grad(sac.td_loss, has_aux=True)(state.critic.params, batch, target)
-    actor_grads, log_prob, actor_metrics = sac_actor_gradients(state, batch, actor_key)
-    return Gradients(critic_grads, actor_grads, log_prob, metrics | actor_metrics)
+    actor_grads, cost, actor_metrics = sac_actor_gradients(state, batch, actor_key)
+    return Gradients(critic_grads, actor_grads, cost, metrics | actor_metrics)
 
 
 def sac_actor_gradients(state: State, batch: Transition, key: Key) -> tuple[Params, Array, Metrics]:
-    """Gradient of SAC's actor loss on this critic, log pi `[B]`, metrics."""
+    """Gradient of SAC's actor loss on this critic, log pi or the divergence from the reference `[B]`, metrics."""
     temperature = jnp.exp(state.temperature.params)
-    grads, (log_prob, metrics) = jax.grad(sac.actor_loss, has_aux=True)(
-        state.actor.params, state.critic.params, temperature, batch.obs, key
+    grads, (cost, metrics) = jax.grad(sac.actor_loss, has_aux=True)(
+        state.actor.params, state.critic.params, temperature, batch.obs, key, state.reference
     )
-    return grads, log_prob, metrics
+    return grads, cost, metrics
 
 
 ALGORITHM = Algorithm("damo", Config, init, prepare, refresh, update, lambda state: state.average_actor, traced=TRACED)

@@ -26,7 +26,7 @@ different data points (unifloral); the best policy picked by its score in the re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import jax
@@ -37,8 +37,9 @@ from damorl.core import buffer as ring
 from damorl.errors import UserError
 from damorl.parts import dynamics, model_agent, model_data, sac
 from damorl.parts.model_data import ModelSettings
+from damorl.parts.model_units import to_own_units
 from damorl.parts.sac import SACSettings
-from damorl.types import Array, Key, Metrics, OnProgress, Transition
+from damorl.types import REWARD_UNIT, Array, Key, Metrics, OnProgress, Transition, Units
 
 CHUNK = 10_000  # rows of the data whose disagreement is computed at once
 
@@ -56,7 +57,7 @@ class Config(ModelSettings, SACSettings):
     does not move a quantile."""
     discrepancy: Discrepancy = "raw"
     """Units of the disagreement: the states' own (paper, mjrl), or deviations of each feature's change (ours)."""
-    halt_penalty: float = 200.0
+    halt_penalty: float = field(default=200.0, metadata=REWARD_UNIT)
     """The halt's reward is the data's lowest reward less this (unifloral's default; the paper's is -kappa)."""
 
     def __post_init__(self) -> None:
@@ -82,27 +83,33 @@ class State(NamedTuple):
     """Largest disagreement of a known pair, scalar; infinite before the fit."""
 
 
-def discrepancy(model: dynamics.Dynamics, obs: Array, action: Array, units: Discrepancy) -> Array:
+def discrepancy(
+    model: dynamics.Dynamics, obs: Array, action: Array, kind: Discrepancy, units: Units | None = None
+) -> Array:
     """disc(s, a): the largest distance between two elites' mean next states, `[B, d] -> [B]`. `standardised` leaves
-    features that never change out."""
-    mean = dynamics.predict_all(model, obs, action).mean[..., :-1]
-    if units == "standardised":
+    features that never change out; `units` are those of the model."""
+    prediction = dynamics.predict_all(model, obs, action)
+    if kind == "standardised":
         scale = model.targets.scale[:-1]
-        mean = mean / jnp.where(scale > 0.0, scale, jnp.inf)
+        mean = prediction.mean[..., :-1] / jnp.where(scale > 0.0, scale, jnp.inf)
+    else:
+        mean = to_own_units(prediction, units).mean[..., :-1]
     apart = jnp.linalg.norm(mean[:, None] - mean[None], axis=-1)
     return jnp.max(apart, axis=(0, 1))
 
 
-def fit_threshold(config: Config, model: dynamics.Dynamics, rows: Transition) -> Array:
+def fit_threshold(config: Config, model: dynamics.Dynamics, data: OfflineData) -> Array:
     """The disagreement up to which a pair is known, from all of the data's pairs: scalar."""
-    one = lambda pair: discrepancy(model, pair[0][None], pair[1][None], config.discrepancy)[0]
-    found = jax.jit(lambda obs, action: jax.lax.map(one, (obs, action), batch_size=CHUNK))(rows.obs, rows.action)
+    one = lambda pair: discrepancy(model, pair[0][None], pair[1][None], config.discrepancy, data.units)[0]
+    every = jax.jit(lambda obs, action: jax.lax.map(one, (obs, action), batch_size=CHUNK))
+    found = every(data.rows.obs, data.rows.action)
     return config.threshold_coefficient * jnp.quantile(found, config.known_share)
 
 
-def halt(config: Config, state: State, halt_reward: Array, rows: Transition) -> Transition:
+def halt(config: Config, state: State, halt_reward: Array, rows: Transition, units: Units | None = None) -> Transition:
     """Rows of the model as the pessimistic MDP has them: unknown pairs earn the halt's reward and end the episode."""
-    known = discrepancy(state.model, rows.obs, rows.action, config.discrepancy) <= state.threshold
+    found = discrepancy(state.model, rows.obs, rows.action, config.discrepancy, units)
+    known = found <= state.threshold
     return rows._replace(
         reward=jnp.where(known, rows.reward, halt_reward), terminal=jnp.where(known, rows.terminal, 1.0)
     )
@@ -116,15 +123,15 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
 def prepare(
     key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
 ) -> State:
-    """Fit the dynamics model and, on the data, what it knows."""
-    model = model_data.fit_model(key, config.dynamics, problem, data.rows, on_progress)
-    return state._replace(model=model, threshold=fit_threshold(config, model, data.rows))
+    """Fit the dynamics model and, on the data, what it knows; start the agent as configured."""
+    state = model_agent.prepare(key, config, problem, state, data, on_progress)
+    return state._replace(threshold=fit_threshold(config, state.model, data))
 
 
 def refresh(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """Branched rollouts of the policy in the pessimistic MDP, into the buffer."""
     halt_reward = jnp.min(data.rows.reward) - config.halt_penalty
-    actor, revise = state.agent.actor.params, lambda rows: halt(config, state, halt_reward, rows)
+    actor, revise = state.agent.actor.params, lambda rows: halt(config, state, halt_reward, rows, data.units)
     rows, keep, metrics = model_data.imagine(config, state.model, actor, problem.termination, data.rows, key, revise)
     halts = jnp.sum(keep & (rows.reward == halt_reward))
     metrics["rollout/halt_share"] = halts / jnp.maximum(jnp.sum(keep), 1)

@@ -35,10 +35,10 @@ import jax.numpy as jnp
 from damorl.algos.base import Algorithm, OfflineData, Problem
 from damorl.core import buffer as ring
 from damorl.core.distribution import gaussian_log_prob
-from damorl.core.optim import Learner, adam, init_learner, minimise
+from damorl.core.optim import Learner, adam, minimise
 from damorl.errors import UserError
-from damorl.parts import dynamics, model_agent, model_data, sac
-from damorl.parts.actor import clone_actor, policy
+from damorl.parts import dynamics, model_agent, sac
+from damorl.parts.actor import policy
 from damorl.parts.critic import q_min
 from damorl.parts.dynamics import DynamicsConfig
 from damorl.parts.model_data import ModelSettings
@@ -69,7 +69,7 @@ class Config(ModelSettings, SACSettings):
     adversary_lr: float = 3e-4
     """Rate of the model's own Adam in these updates (both codes)."""
     cloning_updates: int | None = 20_000
-    """Behaviour-cloning updates that the actor starts with (ours: the likelihood is flat). None: a random start."""
+    """Updates of behaviour cloning that the actor starts with (ours: the likelihood is flat). None: a random start."""
 
     def __post_init__(self) -> None:
         """Refuse a batch that cannot be dealt evenly to the elites."""
@@ -203,13 +203,8 @@ def prepare(
     key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
 ) -> State:
     """Fit the dynamics model, give it a fresh Adam, and start from a cloned actor."""
-    model = model_data.fit_model(key, config.dynamics, problem, data.rows, on_progress)
-    state = state._replace(model=model, model_optimiser=adam(config.adversary_lr).init(model.params))
-    if config.cloning_updates is None:
-        return state
-    actor = clone_actor(state.agent.actor.params, data.rows, jax.random.fold_in(key, 0), config.cloning_updates)
-    learner = init_learner(actor, sac.make_optimisers(config).actor)
-    return state._replace(agent=state.agent._replace(actor=learner, average_actor=jax.tree.map(jnp.copy, actor)))
+    state = model_agent.prepare(key, config, problem, state, data, on_progress)
+    return state._replace(model_optimiser=adam(config.adversary_lr).init(state.model.params))
 
 
 def refresh(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:

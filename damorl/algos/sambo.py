@@ -28,7 +28,7 @@ s' is the world's and its a the behaviour's; DARC's noise on the classifiers' in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -44,16 +44,16 @@ from damorl.errors import UserError
 from damorl.parts import classifier, dynamics, model_agent, model_data, sac
 from damorl.parts.model_data import ModelSettings
 from damorl.parts.sac import SACSettings
-from damorl.types import Array, Key, Metrics, Params, Transition
+from damorl.types import REWARD_UNIT, Array, Key, Metrics, Params, Transition
 
 
 @dataclass(frozen=True)
 class Config(ModelSettings, SACSettings):
     """Settings of SAMBO: the agent's, the model's, the two weights, the classifiers'. What is not inherited is ours."""
 
-    model_weight: float = 1.0
+    model_weight: float = field(default=1.0, metadata=REWARD_UNIT)
     """Weight of the model shift log(p / p^)."""
-    policy_weight: float = 0.1
+    policy_weight: float = field(default=0.1, metadata=REWARD_UNIT)
     """Weight of the policy shift log(pi_b / pi)."""
     logit_clip: float = 10.0
     """Each shift is clipped to +- this."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from damorl.algos import ALGORITHMS
 from damorl.algos.base import Algorithm
@@ -49,10 +49,18 @@ class LoopConfig:
     """Updates between two checkpoints of the whole state."""
     dataset_steps: int = 200_000
     """Transitions per part of a built-in dataset."""
+    standardise_observations: bool = False
+    """Whether the algorithm sees states of zero mean and unit deviation over the data. Saved policies and written
+    metrics are in the data's own units all the same. Algorithms that plan see the data as they are."""
+    reward_factor: float | Literal["auto"] = 1.0
+    """What the rewards that the algorithm sees are multiplied by; its weights in units of reward are too. `auto`: so
+    that the data's mean absolute reward is 0.3."""
 
     def __post_init__(self) -> None:
-        """Refuse a clock that cannot tick, with the reason."""
+        """Refuse a clock that cannot tick and a factor that is none, with the reason."""
         check_numbers(self)
+        if self.reward_factor == 0.0:
+            raise UserError("reward_factor must be above 0, found 0.0: 1 leaves the rewards as they are")
         for name in ("total_updates", "eval_interval", "checkpoint_interval"):
             if getattr(self, name) % self.refresh_interval:
                 raise UserError(

@@ -28,8 +28,10 @@ from damorl.experiment.progress import Progress
 from damorl.experiment.recorder import Recorder, metric_rows
 from damorl.experiment.remember import model_hashes, remember
 from damorl.experiment.result import POLICIES, Result, kept_policy_path, save_policies, summarise
+from damorl.experiment.units import Work, in_units, own_actor, own_metrics
+from damorl.parts.start import rank_episodes
 from damorl.record import checkpoint, store
-from damorl.types import Key, Metrics, Recall, Spec, Transition
+from damorl.types import Key, Metrics, Recall, Spec, Transition, Units
 from damorl.world.evaluate import Episodes, Evaluator
 from damorl.world.tasks import never_ended, normalised_score
 
@@ -49,6 +51,7 @@ def to_device(dataset: Dataset) -> OfflineData:
         jnp.asarray(dataset.initial_obs()),
         jnp.asarray(dataset.episode),
         jnp.asarray(returns, jnp.float32) if len(returns) else None,
+        rank_episodes(dataset.episode, returns),
     )
 
 
@@ -149,9 +152,9 @@ def check_finite(metrics: Metrics, config: RunConfig, first_update: int, run_dir
     )
 
 
-def host_actors(config: RunConfig, state: Any) -> list[Any]:
-    """The actors on the host, one per member."""
-    stacked = jax.device_get(config.algorithm.actor(state))
+def host_actors(config: RunConfig, state: Any, units: Units | None = None) -> list[Any]:
+    """The actors on the host, one per member, for observations in the data's own units."""
+    stacked = jax.device_get(own_actor(config.algorithm.actor(state), units))
     return [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(config.members))]
 
 
@@ -196,16 +199,10 @@ def play(config: RunConfig, spec: Spec, evaluator: Evaluator, actor: Any) -> Epi
 
 
 def start_or_resume(
-    config: RunConfig,
-    problem: Problem,
-    data: OfflineData,
-    run_dir: Path,
-    progress: Progress,
-    deadline: float | None = None,
+    work: Work, identity: dict[str, str], run_dir: Path, progress: Progress, deadline: float | None = None
 ) -> tuple[Any, int]:
     """The state to continue from and its update count; without a checkpoint, a freshly prepared one at 0."""
-    identity = {"config": config.digest()}
-    template = jax.eval_shape(partial(init_state, config, problem, data))
+    template = jax.eval_shape(partial(init_state, *work))
     restored = checkpoint.restore(run_dir / "checkpoint", template, identity, progress.warn)
     if restored is not None:
         state, step = restored
@@ -213,16 +210,16 @@ def start_or_resume(
         return state, step
     store.truncate_metrics(run_dir, -1)
     began = time.perf_counter()
-    state = prepare_states(config, problem, data, init_state(config, problem, data), progress, deadline)
-    told = {"prepare_seconds": time.perf_counter() - began, "sha256": model_hashes(config, state)}
+    state = prepare_states(*work, init_state(*work), progress, deadline)
+    told = {"prepare_seconds": time.perf_counter() - began, "sha256": model_hashes(work.config, state)}
     store.write_json(run_dir / store.MODELS, told)
     checkpoint.save(run_dir / "checkpoint", state, 0, identity)
     return state, 0
 
 
-def finish(config: RunConfig, run_dir: Path, state: Any, step: int, curves: bool) -> Result:
+def finish(config: RunConfig, run_dir: Path, actors: list[Any], step: int, curves: bool) -> Result:
     """Policies and picture of where the run stands, and its result if that is the end."""
-    save_policies(run_dir / POLICIES, host_actors(config, state), config.members)
+    save_policies(run_dir / POLICIES, actors, config.members)
     if curves:
         from damorl.report.curves import draw_curves
 
@@ -247,10 +244,12 @@ def train(
     was fitted to the same data with the same settings and seed is read from the cache, see `remember`.
     Raises UserError for a loss that is not finite, a foreign checkpoint, or a disk that cannot be written.
     """
-    data, progress = to_device(dataset), Progress(config, quiet)
+    progress, identity = Progress(config, quiet), {"config": config.digest()}
     problem = make_problem(dataset, None if refit else remember(dataset.sha256, progress.warn))
     describe_run(config, dataset, run_dir, "curves" not in without)
-    state, step = start_or_resume(config, problem, data, run_dir, progress, deadline)
+    work = in_units(config, problem, to_device(dataset))
+    config, problem, data = work
+    state, step = start_or_resume(work, identity, run_dir, progress, deadline)
     for remark in remarks(dataset):
         progress.warn(remark)
     task = None if "simulator" in without else dataset.task
@@ -263,12 +262,13 @@ def train(
             began = time.perf_counter()
             state, refreshed, updates = epoch_fn(state, data, keys, step // loop.refresh_interval)
             check_finite(updates, config, step, run_dir)
+            refreshed, updates = own_metrics(refreshed, data.units), own_metrics(updates, data.units)
             step += loop.refresh_interval
             seconds = time.perf_counter() - began
             times = {"time/updates_per_second": loop.refresh_interval / seconds, "time/train_seconds": seconds}
             rows = [row | times for row in metric_rows(len(config.members), refreshed, updates)]
             if step % loop.eval_interval == 0:
-                actors = host_actors(config, state)
+                actors = host_actors(config, state, data.units)
                 keep_policies(config, run_dir, actors, step)
                 rows = evaluate_actors(config, dataset, evaluator, actors, rows)
             recorder.write(step, rows)
@@ -276,8 +276,8 @@ def train(
             late = deadline is not None and now >= deadline
             due = late or now - saved >= CHECKPOINT_SECONDS
             if due or step % loop.checkpoint_interval == 0 or step == loop.total_updates:
-                checkpoint.save(run_dir / "checkpoint", state, step, {"config": config.digest()})
+                checkpoint.save(run_dir / "checkpoint", state, step, identity)
                 saved = time.monotonic()
             progress.advance(step, rows)
     progress.close()
-    return finish(config, run_dir, state, step, "curves" not in without)
+    return finish(config, run_dir, host_actors(config, state, data.units), step, "curves" not in without)

@@ -20,6 +20,7 @@ from damorl.errors import UserError
 from damorl.experiment.config import RunConfig
 from damorl.experiment.result import load_layers
 from damorl.experiment.train import init_state, make_problem, to_device
+from damorl.experiment.units import in_units, observer, own_rows
 from damorl.paper.measure import Grouped
 from damorl.parts.actor import policy
 from damorl.parts.critic import q_values
@@ -80,6 +81,7 @@ class Trained(NamedTuple):
     dataset: Dataset
     problem: Problem
     data: OfflineData
+    """These two, and all that is in the state, in the units that the run worked in."""
     state: Any
     """Of all seeds, stacked."""
 
@@ -101,12 +103,12 @@ class Trained(NamedTuple):
 
 def restore(config: RunConfig, run_dir: Path, dataset: Dataset, warn: Callable[[str], None]) -> Trained:
     """The run of `config` in `run_dir`. UserError without a sound checkpoint."""
-    problem, data = make_problem(dataset), to_device(dataset)
-    template = jax.eval_shape(partial(init_state, config, problem, data))
+    work = in_units(config, make_problem(dataset), to_device(dataset))
+    template = jax.eval_shape(partial(init_state, *work))
     found = checkpoint.restore(run_dir / "checkpoint", template, {"config": config.digest()}, warn)
     if found is None:
         raise UserError(f"{run_dir}: expected the run's last checkpoint, found none; remove the run and train it again")
-    return Trained(config, run_dir, dataset, problem, data, found[0])
+    return Trained(config, run_dir, dataset, work.problem, work.data, found[0])
 
 
 def synthetic(trained: Trained, index: int, count: int) -> Samples:
@@ -124,7 +126,7 @@ def synthetic(trained: Trained, index: int, count: int) -> Samples:
     key = jax.random.fold_in(jax.random.key(trained.config.seeds[index]), ROLLOUT_STREAM)
     actor = trained.config.algorithm.actor(state)
     rows, keep = imagine(trained.problem, starts, length, model, actor, trained.data.rows, key)
-    kept = np.asarray(keep)
+    rows, kept = own_rows(rows, trained.data.units), np.asarray(keep)
     columns = (np.asarray(column)[kept] for column in (rows.obs, rows.action, rows.next_obs))
     return Samples(*columns, group=np.tile(np.arange(starts), length)[kept])
 
@@ -153,9 +155,11 @@ def real(trained: Trained, index: int, episodes: int) -> Samples:
 
 
 def critic_values(trained: Trained, index: int, obs: np.ndarray, action: np.ndarray) -> np.ndarray:
-    """The critics' mean Q at `[N]` pairs. UserError for an algorithm without a critic."""
+    """The critics' mean Q at `[N]` pairs, in and out in the data's units. UserError for one without a critic."""
     critic = getattr(trained.seed_state(index), "critic", None)
     if critic is None:
         raise UserError(f"{trained.config.algo} has no critic, so there are no values to show")
-    values = q_values(critic.params, jnp.asarray(obs, jnp.float32), jnp.asarray(action, jnp.float32))
-    return np.asarray(jnp.mean(values, axis=0), np.float64)
+    observed, units = jnp.asarray(obs, jnp.float32), trained.data.units
+    observed = observed if units is None else observer(units).apply(observed)
+    values = np.asarray(jnp.mean(q_values(critic.params, observed, jnp.asarray(action, jnp.float32)), axis=0))
+    return values.astype(np.float64) / (1.0 if units is None else float(units.reward_factor))

@@ -18,6 +18,8 @@ from damorl.core.scaler import Standardiser, fit_standardiser
 from damorl.types import Array, Key, Metrics, Transition
 
 Regulariser = Literal["none", "gradient_penalty", "one_sided", "label_smoothing", "weight_decay"]
+Sees = Literal["transition", "pair", "state"]
+"""(s, a, s'), (s, a) or s."""
 NUM_CALIBRATION_BINS = 10
 
 
@@ -31,14 +33,15 @@ def fit_inputs(data: Transition) -> Standardiser:
     return fit_standardiser(features(data))
 
 
-def init_classifier(key: Key, obs_dim: int, action_dim: int, hidden: Sequence[int]) -> MLP:
-    """A network from the features to one logit."""
-    return init_mlp(key, (2 * obs_dim + action_dim, *hidden, 1))
+def init_classifier(key: Key, obs_dim: int, action_dim: int, hidden: Sequence[int], sees: Sees = "transition") -> MLP:
+    """A network from the features that it sees to one logit."""
+    width = {"transition": 2 * obs_dim + action_dim, "pair": obs_dim + action_dim, "state": obs_dim}[sees]
+    return init_mlp(key, (width, *hidden, 1))
 
 
 def logit(params: MLP, x: Array) -> Array:
-    """`[*B, features] -> [*B]`, standardised features."""
-    return apply_mlp(params, x)[..., 0]
+    """`[*B, features] -> [*B]`, standardised features, of which the network sees as many as it has weights for."""
+    return apply_mlp(params, x[..., : params[0].kernel.shape[0]])[..., 0]
 
 
 def log_ratio(params: MLP, inputs: Standardiser, rows: Transition, clip: float) -> Array:
@@ -59,19 +62,27 @@ def gradient_penalty(params: MLP, real: Array, synthetic: Array, key: Key, one_s
 
 
 def classifier_loss(
-    params: MLP, real: Array, synthetic: Array, key: Key, regulariser: Regulariser, strength: float
+    params: MLP,
+    real: Array,
+    synthetic: Array,
+    key: Key,
+    regulariser: Regulariser,
+    strength: float,
+    offset: Array | None = None,
 ) -> tuple[Array, Metrics]:
     """Binary cross-entropy, label 1 = model-generated (Eq. 3), plus the named regulariser.
 
     `real` and `synthetic` are standardised features `[B, features]`. `strength` is the penalty's weight, the share
-    smoothed off each label, or the decay's weight.
+    smoothed off each label, or the decay's weight. `offset`, `[2 B]` for real and synthetic rows, is the known part of
+    the log-ratio: it is added to the logit, whose optimum is then the rest.
     """
     x = jnp.concatenate([real, synthetic])
     labels = jnp.concatenate([jnp.zeros(real.shape[0]), jnp.ones(synthetic.shape[0])])
     targets = labels * (1.0 - 2.0 * strength) + strength if regulariser == "label_smoothing" else labels
     logits = logit(params, x)
-    loss = jnp.mean(jax.nn.softplus(logits) - targets * logits)
-    metrics = {"classifier/loss": loss} | calibration(logits, labels)
+    known = logits if offset is None else logits + offset
+    loss = jnp.mean(jax.nn.softplus(known) - targets * known)
+    metrics = {"classifier/loss": loss} | calibration(known, labels)
     if regulariser in ("gradient_penalty", "one_sided"):
         loss = loss + strength * gradient_penalty(params, real, synthetic, key, regulariser == "one_sided")
     if regulariser == "weight_decay":

@@ -23,7 +23,7 @@ around the log-sum-exp (unifloral's COMBO), which leaves the push up and no pess
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import jax
@@ -35,7 +35,7 @@ from damorl.parts import sac
 from damorl.parts.actor import policy
 from damorl.parts.critic import q_values
 from damorl.parts.sac import SACSettings, SACState
-from damorl.types import Array, Key, Metrics, Params, Transition
+from damorl.types import REWARD_UNIT, Array, Key, Metrics, Params, Transition
 
 LogSumExp = Literal["per_repeat", "joint"]
 PROPOSAL_STREAM = 2  # 0 and 1 are the target's and the actor's halves of the same key
@@ -50,11 +50,11 @@ class ConservativeSettings(SACSettings):
     """Hidden widths of actor and critics (OfflineRL-Kit)."""
     entropy_backup: bool = False
     """Whether the target has the entropy term. Off in OfflineRL-Kit."""
-    max_temperature: float | None = None
+    max_temperature: float | None = field(default=None, metadata=REWARD_UNIT)
     """The learned temperature never exceeds this. None: no bound (OfflineRL-Kit)."""
-    conservative_weight: float = 5.0
+    conservative_weight: float = field(default=5.0, metadata=REWARD_UNIT)
     """Weight of the conservative term: CQL's alpha, COMBO's beta (OfflineRL-Kit). 0 is plain SAC."""
-    conservative_temperature: float = 1.0
+    conservative_temperature: float = field(default=1.0, metadata=REWARD_UNIT)
     """Temperature T of the log-sum-exp (OfflineRL-Kit)."""
     num_repeats: int = 10
     """Draws of each proposal per state (OfflineRL-Kit)."""

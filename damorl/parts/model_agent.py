@@ -10,10 +10,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from damorl.core import buffer as ring
+from damorl.core.optim import init_learner
 from damorl.parts import dynamics, model_data, sac
 from damorl.parts.rollout import Revise
+from damorl.parts.start import start
 from damorl.types import Key, Metrics, OfflineData, OnProgress, Params, Problem
 
 
@@ -46,9 +49,23 @@ def prepare(
     on_progress: OnProgress,
     all_members: bool = False,
 ) -> Any:
-    """Fit the dynamics model; keep its elites, or all members."""
-    model = model_data.fit_model(key, config.dynamics, problem, data.rows, on_progress, all_members)
-    return state._replace(model=model)
+    """Fit the dynamics model, of which elites or all members are kept, and start the agent as configured."""
+    model = model_data.fit_model(key, config.dynamics, problem, data, on_progress, all_members)
+    return state._replace(model=model, agent=start_agent(key, config, state.agent, data))
+
+
+def start_agent(key: Key, config: Any, agent: sac.SACState, data: OfflineData) -> sac.SACState:
+    """The agent after its start (`parts/start.py`), its optimisers fresh. `key` is that of the whole preparation."""
+    actor, critic = start(key, config, config.gamma, data, agent.actor.params, agent.critic.params)
+    if actor is agent.actor.params and critic is agent.critic.params:
+        return agent
+    tx = sac.make_optimisers(config)
+    return agent._replace(
+        actor=init_learner(actor, tx.actor),
+        average_actor=jax.tree.map(jnp.copy, actor),
+        critic=init_learner(critic, tx.critic),
+        target_critic=jax.tree.map(jnp.copy, critic),
+    )
 
 
 def refresh(

@@ -13,15 +13,17 @@ from damorl.core import buffer as ring
 from damorl.errors import UserError
 from damorl.parts import dynamics
 from damorl.parts.actor import policy
+from damorl.parts.model_units import to_units
 from damorl.parts.rollout import Revise, rollout
-from damorl.types import Array, Key, Metrics, OnProgress, Params, Problem, TerminationFn, Transition
+from damorl.parts.start import StartSettings
+from damorl.types import Array, Key, Metrics, OfflineData, OnProgress, Params, Problem, TerminationFn, Transition
 
 FIT_STREAM = 0x64796E
 """What the key of an algorithm's preparation is folded with for the fit: every algorithm gets the same model."""
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(StartSettings):
     """Settings that every algorithm with a model has; its Config inherits them. Defaults: OfflineRL-Kit's."""
 
     real_ratio: float = 0.05
@@ -36,6 +38,7 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         """Refuse rollouts that cannot be dealt evenly, and a share that is none."""
+        super().__post_init__()
         if self.rollout_starts % self.dynamics.num_elites:
             raise UserError(
                 f"rollout_starts must be a multiple of dynamics.num_elites, found {self.rollout_starts} "
@@ -55,16 +58,18 @@ def fit_model(
     key: Key,
     config: dynamics.DynamicsConfig,
     problem: Problem,
-    rows: Transition,
+    data: OfflineData,
     on_progress: OnProgress,
     all_members: bool = False,
 ) -> dynamics.Dynamics:
     """The fitted elites, or all members, with progress reports of the stage `dynamics`.
 
-    `key` is that of the whole preparation: with the same one, `config` and rows every algorithm has the same model,
-    which `problem.recall` may find again.
+    `key` is that of the whole preparation: with the same one, `config` and data every algorithm has the same model,
+    which `problem.recall` may find again. The fit is made in the data's own units and then converted to the run's, so
+    runs in different units have the same model too.
     """
     key = jax.random.fold_in(key, FIT_STREAM)
+    rows = data.rows if problem.own_data is None else problem.own_data.rows
 
     def on_epoch(done: int, figures: dict[str, float]) -> None:
         on_progress("dynamics", done, config.max_batches, figures)
@@ -75,6 +80,7 @@ def fit_model(
     else:
         template = jax.eval_shape(lambda: dynamics.init_members(key, config, *problem.spec))
         model = problem.recall(key, config, template, fit)
+    model = to_units(model, data.units)
     return model if all_members else dynamics.first_members(model, config.num_elites)
 
 

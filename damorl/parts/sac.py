@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import jax
@@ -20,9 +20,10 @@ import jax.numpy as jnp
 import optax
 
 from damorl.core.optim import Learner, adam, init_learner, minimise, polyak
-from damorl.parts.actor import init_actor, policy, temperature_loss
+from damorl.parts.actor import init_actor, temperature_loss
 from damorl.parts.critic import init_critic, q_min, q_values
-from damorl.types import Array, Key, Metrics, Params, Spec, Transition
+from damorl.parts.reference import sample_with_cost
+from damorl.types import REWARD_UNIT, Array, Key, Metrics, Params, Spec, Transition
 
 CriticLoss = Callable[[Params], tuple[Array, Metrics]]
 """`critic -> (loss, metrics)`, added to the Bellman error; a closure over whatever else it needs."""
@@ -62,9 +63,9 @@ class SACSettings:
     """Rate of the temperature's Adam."""
     learn_temperature: bool = True
     """Tune the temperature towards the entropy -action_dim; off keeps the initial one."""
-    initial_temperature: float = 1.0
+    initial_temperature: float = field(default=1.0, metadata=REWARD_UNIT)
     """Entropy temperature (SAC's alpha) at the start."""
-    max_temperature: float | None = 1.0
+    max_temperature: float | None = field(default=1.0, metadata=REWARD_UNIT)
     """The learned temperature never exceeds this (OfflineRL-Kit's clamp). None: no bound, as in COMBO."""
 
 
@@ -176,10 +177,18 @@ def tune_temperature(
     return learner, metrics
 
 
-def soft_next_value(actor: Params, target_critic: Params, temperature: Array, next_obs: Array, key: Key) -> Array:
-    """`min Q(s', a') - temperature * log pi(a'|s')` with a' sampled, `[B]`; no gradient flows through it."""
-    action, log_prob = policy(actor, next_obs).sample(key)
-    return jax.lax.stop_gradient(q_min(target_critic, next_obs, action) - temperature * log_prob)
+def soft_next_value(
+    actor: Params,
+    target_critic: Params,
+    temperature: Array,
+    next_obs: Array,
+    key: Key,
+    reference: Params | None = None,
+) -> Array:
+    """`min Q(s', a') - temperature * log pi(a'|s')` with a' sampled, `[B]`; no gradient flows through it. With a
+    `reference`, KL(pi || pi_ref) stands in the place of log pi."""
+    action, cost = sample_with_cost(actor, next_obs, key, reference)
+    return jax.lax.stop_gradient(q_min(target_critic, next_obs, action) - temperature * cost)
 
 
 def td_loss(critic: Params, batch: Transition, target: Array) -> tuple[Array, Metrics]:
@@ -194,9 +203,10 @@ def td_loss(critic: Params, batch: Transition, target: Array) -> tuple[Array, Me
 
 
 def actor_loss(
-    actor: Params, critic: Params, temperature: Array, obs: Array, key: Key
+    actor: Params, critic: Params, temperature: Array, obs: Array, key: Key, reference: Params | None = None
 ) -> tuple[Array, tuple[Array, Metrics]]:
-    """`E[temperature * log pi(a|s) - min Q(s, a)]` (SAC Eq. 7), with (log pi `[B]`, metrics)."""
-    action, log_prob = policy(actor, obs).sample(key)
-    loss = jnp.mean(temperature * log_prob - q_min(critic, obs, action))
-    return loss, (log_prob, {"actor/loss": loss})
+    """`E[temperature * log pi(a|s) - min Q(s, a)]` (SAC Eq. 7), with (log pi `[B]`, metrics). With a `reference`,
+    KL(pi || pi_ref) stands in the place of log pi."""
+    action, cost = sample_with_cost(actor, obs, key, reference)
+    loss = jnp.mean(temperature * cost - q_min(critic, obs, action))
+    return loss, (cost, {"actor/loss": loss})

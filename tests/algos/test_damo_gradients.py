@@ -173,7 +173,7 @@ def test_one_pass_gives_both_gradients(scene, changes, extra):
     found, (critic, actor, log_prob) = scene.found(), slow_gradients(scene)
     assert_same(found.critic, critic)
     assert_same(found.actor, jax.tree.map(lambda leaf: -np.asarray(leaf), actor))  # an optimiser descends
-    np.testing.assert_allclose(found.log_prob, log_prob, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.cost, log_prob, rtol=1e-4, atol=1e-5)
 
 
 def test_the_batch_meets_both_signs_and_the_floor(scene):
@@ -301,7 +301,7 @@ def test_without_behaviour_alignment_the_gradients_are_sacs(scene):
     critic, actor, log_prob = slopes(state.critic.params, state.actor.params)
     assert_same(found.critic, critic)
     assert_same(found.actor, actor)
-    np.testing.assert_allclose(found.log_prob, log_prob, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found.cost, log_prob, rtol=1e-4, atol=1e-5)
 
 
 def without_noise(state: damo.State) -> damo.State:
@@ -334,5 +334,5 @@ def test_the_inconsistent_actor_is_sacs_on_the_same_critic(scene):
 def test_the_inconsistent_actor_draws_noise_of_its_own(scene):
     """Equal states before and after: shared noise would make both actions, and so both densities, equal."""
     scene = scene._replace(batch=scene.batch._replace(next_obs=scene.batch.obs))
-    actor_side = scene._replace(config=replace(scene.config, actor_objective="sac")).found().log_prob
-    assert np.all(np.abs(np.asarray(actor_side) - np.asarray(scene.found().log_prob)) > 1e-4)
+    actor_side = scene._replace(config=replace(scene.config, actor_objective="sac")).found().cost
+    assert np.all(np.abs(np.asarray(actor_side) - np.asarray(scene.found().cost)) > 1e-4)

@@ -17,7 +17,7 @@ from damorl.algos.base import OfflineData, Problem
 from damorl.core.nets import Dense
 from damorl.core.optim import minimise
 from damorl.errors import UserError
-from damorl.parts import dynamics, model_agent
+from damorl.parts import dynamics, model_agent, model_data
 from damorl.parts.actor import cloning_loss, policy
 from damorl.types import Spec, Transition
 
@@ -213,7 +213,7 @@ def test_weight_zero_means_what_it_is_said_to_mean(
     used, moved = [], prepared._replace(model=prepared.model._replace(inputs="moved"))
     monkeypatch.setattr(rambo, "play", lambda *arguments: (moved, {"adversary/loss": 0.0}))
     note = lambda _, model, *rest: used.append(model.inputs) or (None, None, {})
-    monkeypatch.setattr(rambo.model_data, "imagine", note)
+    monkeypatch.setattr(model_data, "imagine", note)
     monkeypatch.setattr(rambo.ring, "add", lambda buffer, rows, keep: buffer)
     state, metrics = rambo.refresh(replace(CONFIG, **changes), PROBLEM, prepared, data, jax.random.key(0))
     assert used == ["moved"] if moves else used[0] is prepared.model.inputs

@@ -210,7 +210,7 @@ def test_torch_critic_and_actor_gradients(sides: tuple[Any, ...]) -> None:
     noise = torch.from_numpy(np.array(jax.random.normal(key, (64, bench.ACTION_DIM))))
     initial = torch.from_numpy(np.array(initial_obs))
     critic_loss, actor_loss, log_prob = agent.losses(to_torch(torch, batch), initial, noise[:32], noise[32:])
-    np.testing.assert_allclose(log_prob.detach().numpy(), np.asarray(grads.log_prob), atol=1e-4)
+    np.testing.assert_allclose(log_prob.detach().numpy(), np.asarray(grads.cost), atol=1e-4)
     agent.critic_optimiser.zero_grad()
     agent.actor_optimiser.zero_grad()
     critic_loss.backward()
