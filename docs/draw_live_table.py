@@ -1,11 +1,12 @@
 """Draw docs/live-table.svg: what `damorl sweep` shows in a terminal, taken while a real sweep works.
 
-    python docs/draw_live_table.py docs/grids/weights.toml --after 60
+python docs/draw_live_table.py docs/grids/weights.toml --after 60
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import tempfile
 import time
 from pathlib import Path
@@ -29,7 +30,7 @@ def main() -> None:
     def take(self: live.Display, force: bool = False) -> None:
         draw(self, force)
         if time.monotonic() - began > args.after and self.progress.running:
-            console = Console(record=True, width=100, file=open("/dev/null", "w"))
+            console = Console(record=True, width=100, file=io.StringIO())
             console.print(live.picture(self.plan, self.progress, self.timings))
             console.save_svg(str(Path(__file__).parent / "live-table.svg"), title=f"damorl sweep {args.grid.name}")
             raise KeyboardInterrupt

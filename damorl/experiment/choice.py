@@ -10,12 +10,15 @@ does not hold what all estimates have wrong together.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from damorl.errors import UserError
 from damorl.experiment.command import changed_settings
 from damorl.experiment.config import run_config_from_dict
 from damorl.experiment.ranking import ESTIMATORS
@@ -56,8 +59,12 @@ class Candidate:
 
 
 def setting_label(config: Mapping[str, Any]) -> str:
-    """Algorithm, preset and the settings that are not the preset's."""
-    run = run_config_from_dict(config)
+    """Algorithm, preset and the settings that are not the preset's; a hash for a run that another version made."""
+    try:
+        run = run_config_from_dict(config)
+    except (UserError, KeyError, TypeError):
+        settings = json.dumps([config.get("loop"), config.get("algo_config")], sort_keys=True)
+        return f"{config.get('algo', 'unknown')} {hashlib.sha256(settings.encode()).hexdigest()[:8]}"
     changed = ", ".join(f"{name}={value}" for name, value in changed_settings(run).items())
     return f"{run.algo} {run.preset}" + (f" ({changed})" if changed else "")
 

@@ -84,6 +84,8 @@ def test_the_error_of_one_seed_is_its_own() -> None:
 def test_a_setting_is_called_by_what_is_not_the_presets() -> None:
     assert setting_label(LARGE) == "damo smoke (divergence_weight=3.5)"
     assert setting_label(resolve("bc", "hopper-medium", "quick", (0,), {}).as_dict()) == "bc quick"
+    foreign = [setting_label({"algo": "bc", "algo_config": {"gone": value}}) for value in (1, 1, 2)]
+    assert foreign[0] == foreign[1] != foreign[2]
 
 
 def test_the_text_names_policy_doubt_and_regret() -> None:

@@ -31,7 +31,7 @@ from damorl.report.stores import read_runs
 
 VARIED = {
     "damo": {"divergence_weight": (0.3, 3.0), "actor_lr": (1e-4, 1e-3)},
-    "mopo": {"penalty_coefficient": (0.0, 2.5)},
+    "mopo": {"penalty_coefficient": (0.0, 2.5), "actor_lr": (1e-4, 1e-3)},
     "td3bc": {"value_weight": (0.5, 5.0), "critic_lr": (1e-4, 1e-3)},
 }
 CLOCK = {"total_updates": 20, "refresh_interval": 10, "eval_interval": 10, "checkpoint_interval": 10}
