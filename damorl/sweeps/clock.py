@@ -33,7 +33,8 @@ def remember_seconds(job: Job, seconds: float, path: Path | None = None) -> None
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(kind_of(job) | {"dataset": job.config.dataset, "seconds": round(seconds, 1)}) + "\n")
+            row = kind_of(job) | {"dataset": job.config.dataset, "seconds": round(seconds, 1)}
+            file.write(f"\n{json.dumps(row)}\n")  # the first line end closes what a kill may have torn
 
 
 def stored_timings(path: Path | None = None) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ Form = Literal["live", "lines", "quiet", "json"]
 REFRESH_SECONDS = 1.0
 ROWS = 16  # running runs that are shown one by one
 SHOWN_SETTINGS = 3
+TAIL_BYTES = 65_536
 
 
 class Standing(NamedTuple):
@@ -40,8 +41,9 @@ def standing(run_dir: Path) -> Standing:
     """Read the end of `metrics.jsonl`, which may be growing right now."""
     try:
         with open(run_dir / store.METRICS, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
-            lines = file.read().split(b"\n")[1:-1]
+            begins = max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES)
+            file.seek(begins)
+            lines = file.read().split(b"\n")[1 if begins else 0 : -1]  # whole ones
     except OSError:
         return Standing(0, None, None)
     rows = []
