@@ -56,7 +56,7 @@ def test_disagreement_is_the_largest_distance_between_two_elites():
 def test_threshold_is_a_multiple_of_the_datas_own_disagreement(data, share, coefficient, monkeypatch):
     monkeypatch.setattr(morel, "CHUNK", 7)  # 20 rows: chunks and a rest
     config = replace(CONFIG, known_share=share, threshold_coefficient=coefficient)
-    found = float(morel.fit_threshold(config, doubting(2.0), data.rows))
+    found = float(morel.fit_threshold(config, doubting(2.0), data))
     own = 2.0 * np.abs(np.asarray(data.rows.obs)[:, 1])
     assert found == pytest.approx(coefficient * np.quantile(own, share), rel=1e-5)
 

@@ -57,7 +57,7 @@ def two_epochs(config: RunConfig, dataset: Dataset) -> tuple[dict[str, np.ndarra
     return {name: np.asarray(leaf) for name, leaf in named.items()}, epoch._cache_size()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("algo", sorted(VARIED))
+@pytest.mark.parametrize("algo", ["td3bc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("damo", "mopo"))])
 def test_each_member_equals_its_run_alone_in_one_program(algo: str, data_path: Path, dataset: Dataset) -> None:
     base = smoke(algo, data_path)
     config = with_population(base, VARIED[algo])

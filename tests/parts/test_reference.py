@@ -74,6 +74,7 @@ def test_the_weight_rises_where_the_policy_is_farther_than_the_target(divergence
     assert np.sign(float(slope)) == sign  # descent moves against the slope
 
 
+@pytest.mark.slow
 def test_the_optimum_of_the_classifier_with_an_offset_is_the_rest_of_the_log_ratio() -> None:
     """Two states, one logit each: the known part goes into the offset and out of the logit."""
     real, synthetic = np.array([0.75, 0.25]), np.array([0.25, 0.75])  # how often each is seen

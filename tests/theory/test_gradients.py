@@ -230,6 +230,7 @@ def test_definition_is_damos(kind: CriticGradient) -> None:
         target_critic=twin(target),
         actor=SimpleNamespace(params=actor),
         temperature=SimpleNamespace(params=jnp.asarray(-200.0)),
+        reference=None,
     )
     update = lambda rows: damo.maximin_gradients(config, cast(damo.State, state), rows, initial_obs, jnp.zeros(()), key)
     found = jax.jit(update)(batch).critic
