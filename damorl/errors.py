@@ -12,3 +12,7 @@ class NotFiniteError(UserError):
 
 class BusyError(UserError):
     """What is asked for is being made by another process right now."""
+
+
+class LockedError(Exception):
+    """Another process holds the lock."""

@@ -8,10 +8,9 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from filelock import FileLock, Timeout
-
-from damorl.errors import UserError
+from damorl.errors import LockedError, UserError
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 """How a file system says that it knows no locks."""
@@ -61,18 +60,22 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def take(path: Path, wait: bool) -> FileLock | None:
-    """Lock the file `path`, whose directory must exist; None on a file system that knows no locks.
+def take(path: Path, wait: bool) -> Any:
+    """Lock the file `path`, whose directory must exist, with a `release`; None on a file system that knows no locks.
 
-    The system ends the lock with its process, however that ends. Raises filelock.Timeout if another holds it and
-    `wait` is not set, UserError if the file cannot be written.
+    The system ends the lock with its process, however that ends. Raises LockedError if another holds it and `wait` is
+    not set, UserError if the file cannot be written. Without the package filelock nothing is locked.
     """
+    try:
+        from filelock import FileLock, Timeout
+    except ImportError:  # the GPU kit does without
+        return None
     # The library's stand-in where there are no locks, a marker file, would outlive a killed process.
     lock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False)
     try:
         lock.acquire(poll_interval=POLL_SECONDS)
-    except Timeout:  # which is an OSError too
-        raise
+    except Timeout as error:  # which is an OSError too
+        raise LockedError(str(path)) from error
     except NotImplementedError:
         return None
     except OSError as error:
@@ -95,7 +98,7 @@ def locked(path: Path, on_note: Callable[[str], None], what: str) -> Iterator[No
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock = take(path, wait=False)
-    except Timeout:
+    except LockedError:
         on_note(f"{owner(path)} is {what} already: waiting for it")
         lock = take(path, wait=True)
     if lock is None:

@@ -236,3 +236,20 @@ def test_a_stage_before_the_updates_ends_at_the_deadline() -> None:
     loop.until(None, lambda stage, done, total, figures: seen.append(done))("dynamics", 7, None, {})
     loop.until(time.monotonic() + 600, lambda stage, done, total, figures: seen.append(done))("dynamics", 8, None, {})
     assert seen == [500, 600, 7, 8]
+
+
+def test_the_training_loop_needs_no_locks_no_type_checks_and_no_tables(tmp_path: Path) -> None:
+    code = """
+import sys
+for name in ("filelock", "typeguard", "rich", "ray", "submitit"):
+    sys.modules[name] = None
+from pathlib import Path
+from damorl import api
+from damorl.experiment.config import resolve
+from damorl.record.hold import held
+resolve("damo", "hopper-medium", "paper", (0,), {"divergence_weight": 1})
+with held(Path(sys.argv[1])):
+    print("held")
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "held\n"), done.stderr

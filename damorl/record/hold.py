@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import Timeout
-
-from damorl.errors import BusyError
+from damorl.errors import BusyError, LockedError
 from damorl.files import take, writing
 from damorl.record.store import LOCK
 
@@ -24,7 +22,7 @@ def held(run_dir: Path) -> Iterator[None]:
         run_dir.mkdir(parents=True, exist_ok=True)
     try:
         lock = take(run_dir / LOCK, wait=False)
-    except Timeout as error:
+    except LockedError as error:
         raise BusyError(
             f"cannot use {run_dir}: expected it to be free, found another process making this very run; wait for it"
         ) from error
