@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,10 @@ def run_configs(
     if make:
         make_data_sets(configs, quiet=form in ("quiet", "json"))
     engine = make_backend(backend, out, chosen)
-    plan = plan_sweep(configs, out, known, seeds_together(backend, engine, chosen))
+    together = seeds_together(backend, engine, chosen)
+    plan = plan_sweep(configs, out, known, together)
+    if form in ("live", "lines"):
+        print(describe_plan(plan, engine, together), file=sys.stderr, flush=True)
     progress = Progress(out, engine.slots, list(plan.jobs))
     timings, keep = stored_timings(), recorder(out, known)
     with Display(form, plan, progress, timings) as display:
@@ -180,6 +184,13 @@ def seeds_together(name: BackendName, backend: Backend, options: Options) -> int
         return options.seeds_per_process or None
     accelerated = backend.device.accelerated if isinstance(backend, Local) else options.gpus_per_run > 0
     return None if accelerated else 1
+
+
+def describe_plan(plan: Plan, backend: Backend, together: int | None) -> str:
+    """What a sweep sets out to do, in one line."""
+    seeds = "all seeds of a setting" if together is None else f"{together} seed{'s' * (together > 1)}"
+    done = len(plan.done) + len(plan.known)
+    return f"damorl: {plan.total} runs, {done} done, {plan.left} left: {backend.slots} at once, {seeds} in a process"
 
 
 def recorder(out: Path, known: Path | None) -> Callable[[Job], None]:
