@@ -13,7 +13,6 @@ falling pays as soon as the refined reward is negative.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -44,7 +43,6 @@ from damorl.parts.reference import kl_weight_loss, policy_log_ratio, sample_with
 from damorl.parts.start import sample_reference, start
 from damorl.types import REWARD_UNIT, Array, Key, Metrics, Params, Transition
 
-WARMUP_BLOCK = 1000  # updates between two blocks of rollouts while the critic settles
 TRACED = (
     "divergence_weight",
     "actor_divergence_weight",
@@ -125,9 +123,6 @@ class Config(ModelSettings):
     """Paper Table 4, per task."""
     actor_lr_decay: int | None = None
     """Updates over which the actor's rate follows a cosine to zero. None: constant."""
-    critic_warmup: int | None = None
-    """Updates of everything but the actor before the first that counts, so that an ignorant critic does not undo the
-    cloning. A multiple of 1000."""
     actor_averaging: float = 1.0
     """Polyak rate of the actor that is evaluated and saved: 1 is the actor itself (as in the paper); small rates
     average over the last 1 / rate updates, which calms the maximin's swings. Rollouts always use the actor itself."""
@@ -156,8 +151,6 @@ class Config(ModelSettings):
             raise UserError(
                 "log_ratio 'split' measures the policy against a clone of the data: give cloning_updates (5000, say)"
             )
-        if (self.critic_warmup or 0) % WARMUP_BLOCK:
-            raise UserError(f"critic_warmup must be a multiple of {WARMUP_BLOCK}, found {self.critic_warmup}")
         weights = (self.divergence_weight, self.actor_divergence_weight)
         if self.behaviour_alignment and any(weight is not None and weight <= 0.0 for weight in weights):
             raise UserError(
@@ -238,42 +231,16 @@ def prepare(
     key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
 ) -> State:
     """Fit the dynamics model (Algorithm 1, line 1) and start the networks as configured."""
-    warmup_key, tx = jax.random.split(key)[1], make_optimisers(config)
+    tx = make_optimisers(config)
     model = model_data.fit_model(key, config.dynamics, problem, data, on_progress)
     actor, critic = start(key, config, config.gamma, data, state.actor.params, state.critic.params)
-    state = state._replace(
+    return state._replace(
         model=model,
         actor=init_learner(actor, tx.actor),
         average_actor=jax.tree.map(jnp.copy, actor),
         critic=init_learner(critic, tx.critic),
         target_critic=jax.tree.map(jnp.copy, critic),
         reference=None if config.log_ratio == "joint" else jax.tree.map(jnp.copy, actor),
-    )
-    return warm_up(config, problem, state, data, warmup_key, on_progress)
-
-
-def warm_up(
-    config: Config, problem: Problem, state: State, data: OfflineData, key: Key, on_progress: OnProgress
-) -> State:
-    """Blocks of rollouts and updates in which actor and temperature stand still."""
-    frozen = dataclasses.replace(config, actor_lr=0.0, actor_lr_decay=None, temperature_lr=0.0)
-
-    @jax.jit
-    def block(state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
-        refresh_key, update_key = jax.random.split(key)
-        state, _ = refresh(frozen, problem, state, data, refresh_key)
-        step = lambda s, k: update(frozen, s, data, k)
-        return jax.lax.scan(step, state, jax.random.split(update_key, WARMUP_BLOCK))
-
-    own_optimisers = state.actor.opt_state, state.temperature.opt_state
-    total = config.critic_warmup or 0
-    for done in range(0, total, WARMUP_BLOCK):
-        state, metrics = block(state, data, jax.random.fold_in(key, done))
-        figures = {name: float(jnp.mean(metrics[name])) for name in ("critic/q_mean", "critic/residual")}
-        on_progress("critic", min(done + WARMUP_BLOCK, total), total, figures)
-    actor, temperature = own_optimisers
-    return state._replace(
-        actor=state.actor._replace(opt_state=actor), temperature=state.temperature._replace(opt_state=temperature)
     )
 
 

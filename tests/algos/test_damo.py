@@ -347,24 +347,3 @@ def test_terminal_rates_are_those_of_the_data_and_of_the_whole_buffer(refresh, d
         assert float(state.terminal_rate[1]) == pytest.approx(written.mean(), rel=1e-5)
         assert float(state.terminal_rate[0]) == float(drifting.terminal_rate[0])
     assert int(state.buffer.size) > STARTS * STEPS
-
-
-@pytest.mark.slow
-def test_warm_up_moves_everything_but_the_actor_and_its_temperature(config, problem, drifting, data, monkeypatch):
-    """Also where the actor's rate follows a schedule, whose count must not run ahead."""
-    monkeypatch.setattr(damo, "WARMUP_BLOCK", 2)
-    scheduled, reports = replace(config, actor_lr_decay=10, critic_warmup=4), []
-    start = drifting._replace(
-        actor=damo.init_learner(drifting.actor.params, damo.make_optimisers(scheduled).actor),
-        average_actor=drifting.actor.params,
-    )
-    report = lambda stage, done, total, figures: reports.append((stage, done, total))
-    after = damo.warm_up(scheduled, problem, start, data, jax.random.key(0), report)
-    for name in ("actor", "average_actor", "temperature", "model"):
-        assert_trees(getattr(after, name), getattr(start, name), rtol=1e-6)
-    for name in ("critic", "target_critic", "classifier"):
-        pairs = zip(jax.tree.leaves(getattr(after, name)), jax.tree.leaves(getattr(start, name)), strict=True)
-        assert any(np.any(np.asarray(new) != np.asarray(old)) for new, old in pairs)
-    assert int(after.critic.opt_state[0].count) == 4
-    assert int(after.buffer.size) > STARTS  # two blocks of rollouts
-    assert reports == [("critic", 2, 4), ("critic", 4, 4)]
