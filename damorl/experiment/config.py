@@ -29,6 +29,8 @@ from damorl.record.members import Member, members_of
 PRESETS = ("smoke", "quick", "paper")
 Overrides = dict[str, tuple[Any, str]]
 """Dotted field name to (value, source)."""
+REMOVED = (("critic_warmup", None),)
+"""Settings that are gone, each with the value at which it did nothing."""
 
 
 @dataclass(frozen=True)
@@ -259,8 +261,8 @@ def checked_value(name: str, value: Any, hint: Any) -> Any:
 
 
 def from_dict(config_type: type, stored: Mapping[str, Any]) -> Any:
-    """The config that `dataclasses.asdict` and JSON made `stored` of."""
-    return replace(config_type(), dict(dotted(stored)))
+    """The config that `dataclasses.asdict` and JSON made `stored` of, less what was removed since and was off."""
+    return replace(config_type(), {name: value for name, value in dotted(stored) if (name, value) not in REMOVED})
 
 
 def dotted(stored: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,8 +14,9 @@ import pytest
 from damorl.algos import damo
 from damorl.core.nets import Dense
 from damorl.errors import UserError
-from damorl.parts import classifier
+from damorl.parts import classifier, maximin
 from damorl.parts.dynamics import DynamicsConfig
+from damorl.parts.refined_reward import bellman_target, refined_reward
 from damorl.types import Transition
 
 # --- configuration ----------------------------------------------------------------------------------------------
@@ -67,13 +68,18 @@ def judging(state: damo.State) -> damo.State:
     return state._replace(classifier=state.classifier._replace(params=(Dense(jnp.asarray(kernel), jnp.zeros(1)),)))
 
 
+def refined(config: damo.Config, state: damo.State, rows: Transition) -> tuple[jax.Array, jax.Array]:
+    """The refined reward by this state's classifier."""
+    return refined_reward(config, state.classifier.params, state.classifier_inputs, state.terminal_rate, rows)
+
+
 @pytest.mark.parametrize("handling", ["floor", "none"])
 def test_reward_is_refined_by_the_weighted_log_ratio(config, judging, handling):
     config = replace(config, divergence_weight=3.0, terminal_handling=handling)
-    reward, absorbing = damo.refined_reward(config, judging, TWO_ROWS)
+    reward, absorbing = refined(config, judging, TWO_ROWS)
     assert reward.tolist() == [1.0 - 3.0, 2.0 + 6.0]
     assert float(absorbing) == 0.0
-    reward, _ = damo.refined_reward(replace(config, logit_clip=1.5), judging, TWO_ROWS)
+    reward, _ = refined(replace(config, logit_clip=1.5), judging, TWO_ROWS)
     assert reward.tolist() == [1.0 - 3.0, 2.0 + 4.5]
 
 
@@ -82,18 +88,18 @@ def test_a_floor_of_the_log_ratio_takes_the_bonus_and_leaves_the_penalty(config,
     config = replace(config, divergence_weight=3.0, terminal_handling=handling)
     floored = replace(config, log_ratio_floor=0.0)
     judging = judging._replace(terminal_rate=jnp.array([0.3, 0.1]))  # the policy dies less often than the data
-    rewards, absorbing = zip(*(damo.refined_reward(c, judging, TWO_ROWS) for c in (config, floored)), strict=True)
+    rewards, absorbing = zip(*(refined(c, judging, TWO_ROWS) for c in (config, floored)), strict=True)
     assert float(rewards[0][0]) == float(rewards[1][0]) < 1.0  # off the data: the same penalty
     assert float(rewards[0][1]) > 2.0 == float(rewards[1][1])  # on the data: no bonus
     assert float(absorbing[1]) == 0.0 <= float(absorbing[0])
-    reward, _ = damo.refined_reward(replace(config, log_ratio_floor=-1.0), judging, TWO_ROWS)
+    reward, _ = refined(replace(config, log_ratio_floor=-1.0), judging, TWO_ROWS)
     assert handling == "absorbing" or reward.tolist() == [1.0 - 3.0, 2.0 + 3.0]
 
 
 @pytest.mark.parametrize("handling", ["floor", "absorbing", "none"])
 def test_without_data_alignment_the_reward_is_untouched(config, judging, handling):
     config = replace(config, data_alignment=False, terminal_handling=handling)
-    reward, absorbing = damo.refined_reward(config, judging, TWO_ROWS)
+    reward, absorbing = refined(config, judging, TWO_ROWS)
     assert reward.tolist() == [1.0, 2.0]
     assert float(absorbing) == 0.0
 
@@ -111,7 +117,7 @@ def test_absorbing_state_has_the_log_ratio_of_its_occupancies(config, judging):
     alive_real, alive_model = (
         (1.0 - gamma) * sum((gamma * (1.0 - p)) ** t for t in range(500)) for p in (death_real, death_model)
     )
-    reward, absorbing = damo.refined_reward(config, judging, TWO_ROWS)
+    reward, absorbing = refined(config, judging, TWO_ROWS)
     ratios = np.array([1.0, -2.0]) + np.log(alive_model / alive_real)
     np.testing.assert_allclose(reward, np.array([1.0, 2.0]) - weight * ratios, atol=5e-3)
     log_ratio = np.log((1.0 - alive_model) / (1.0 - alive_real))
@@ -123,10 +129,10 @@ def test_absorbing_state_is_free_where_the_policy_dies_as_often_as_the_data_and_
     config, judging
 ):
     config = replace(config, terminal_handling="absorbing")
-    _, equal = damo.refined_reward(config, judging._replace(terminal_rate=jnp.array([0.2, 0.2])), TWO_ROWS)
+    _, equal = refined(config, judging._replace(terminal_rate=jnp.array([0.2, 0.2])), TWO_ROWS)
     assert float(equal) == pytest.approx(0.0, abs=1e-4)
     clipped = replace(config, logit_clip=2.0)
-    _, never = damo.refined_reward(clipped, judging._replace(terminal_rate=jnp.array([0.0, 0.5])), TWO_ROWS)
+    _, never = refined(clipped, judging._replace(terminal_rate=jnp.array([0.0, 0.5])), TWO_ROWS)
     assert float(never) == pytest.approx(-config.divergence_weight * 2.0 / (1.0 - config.gamma), rel=1e-5)
 
 
@@ -136,12 +142,12 @@ def test_absorbing_state_is_free_where_the_policy_dies_as_often_as_the_data_and_
 )
 def test_bellman_target_by_hand(config, handling, expected):
     config = replace(config, terminal_handling=handling)
-    target = damo.bellman_target(config, TWO_ROWS, jnp.array([-5.0, 100.0]), jnp.float32(-7.0))
+    target = bellman_target(config, TWO_ROWS, jnp.array([-5.0, 100.0]), jnp.float32(-7.0))
     np.testing.assert_allclose(target, expected, rtol=1e-6)
 
 
 def test_the_floor_spares_positive_targets_and_ignores_the_value_behind_a_terminal(config):
-    target = damo.bellman_target(config, TWO_ROWS, jnp.array([[4.0, 100.0], [-9.0, -100.0]]), jnp.zeros(()))
+    target = bellman_target(config, TWO_ROWS, jnp.array([[4.0, 100.0], [-9.0, -100.0]]), jnp.zeros(()))
     np.testing.assert_allclose(target, [[4.6, 2.0], [0.0, 2.0]], rtol=1e-6)
 
 
@@ -179,7 +185,7 @@ def by_source(state: damo.State, data, found: jax.Array) -> list[int]:
 def test_a_batch_has_its_share_of_real_rows_and_its_full_size(config, state, data, monkeypatch, real_ratio, expected):
     config = replace(config, real_ratio=real_ratio, data_alignment=False)
     update = partial(damo.update, config, state, data, jax.random.key(0))
-    batch = caught(update, monkeypatch, damo, "maximin_gradients")[2]
+    batch = caught(update, monkeypatch, maximin, "maximin_gradients")[2]
     assert by_source(state, data, batch.obs) == expected
     assert np.isin(batch.reward, np.concatenate([data.rows.reward, state.buffer.rows.reward])).all()  # w/o er
 
@@ -347,24 +353,3 @@ def test_terminal_rates_are_those_of_the_data_and_of_the_whole_buffer(refresh, d
         assert float(state.terminal_rate[1]) == pytest.approx(written.mean(), rel=1e-5)
         assert float(state.terminal_rate[0]) == float(drifting.terminal_rate[0])
     assert int(state.buffer.size) > STARTS * STEPS
-
-
-@pytest.mark.slow
-def test_warm_up_moves_everything_but_the_actor_and_its_temperature(config, problem, drifting, data, monkeypatch):
-    """Also where the actor's rate follows a schedule, whose count must not run ahead."""
-    monkeypatch.setattr(damo, "WARMUP_BLOCK", 2)
-    scheduled, reports = replace(config, actor_lr_decay=10, critic_warmup=4), []
-    start = drifting._replace(
-        actor=damo.init_learner(drifting.actor.params, damo.make_optimisers(scheduled).actor),
-        average_actor=drifting.actor.params,
-    )
-    report = lambda stage, done, total, figures: reports.append((stage, done, total))
-    after = damo.warm_up(scheduled, problem, start, data, jax.random.key(0), report)
-    for name in ("actor", "average_actor", "temperature", "model"):
-        assert_trees(getattr(after, name), getattr(start, name), rtol=1e-6)
-    for name in ("critic", "target_critic", "classifier"):
-        pairs = zip(jax.tree.leaves(getattr(after, name)), jax.tree.leaves(getattr(start, name)), strict=True)
-        assert any(np.any(np.asarray(new) != np.asarray(old)) for new, old in pairs)
-    assert int(after.critic.opt_state[0].count) == 4
-    assert int(after.buffer.size) > STARTS  # two blocks of rollouts
-    assert reports == [("critic", 2, 4), ("critic", 4, 4)]

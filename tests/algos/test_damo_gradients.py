@@ -14,6 +14,7 @@ import pytest
 
 from damorl.algos import damo
 from damorl.core.nets import apply_mlp
+from damorl.parts import maximin
 from damorl.types import Transition
 
 KEY = jax.random.key(7)
@@ -37,14 +38,16 @@ class Scene(NamedTuple):
         draws = jax.random.normal(KEY, (len(self.batch.reward) + len(self.initial_obs), self.batch.action.shape[1]))
         return draws[: len(self.batch.reward)], draws[len(self.batch.reward) :]
 
-    def found(self) -> damo.Gradients:
+    def found(self) -> maximin.Gradients:
         """The code under test."""
-        return compiled(self.config)(self.state, self.batch, self.initial_obs, jnp.float32(self.absorbing), KEY)
+        return compiled(self.config)(
+            damo.networks(self.state), self.batch, self.initial_obs, jnp.float32(self.absorbing), KEY
+        )
 
 
 @cache
-def compiled(config: damo.Config) -> Callable[..., damo.Gradients]:
-    return jax.jit(partial(damo.maximin_gradients, config))
+def compiled(config: damo.Config) -> Callable[..., maximin.Gradients]:
+    return jax.jit(partial(maximin.maximin_gradients, config))
 
 
 @pytest.fixture(scope="module")
@@ -283,8 +286,9 @@ def test_orthogonal_adds_the_backward_part_that_leaves_the_forward_one_alone(sce
 def test_without_behaviour_alignment_the_gradients_are_sacs(scene):
     """Soft actor-critic (arXiv 1812.05905, Eq. 5 and 7) with twins, on whatever reward the batch carries."""
     batch, state = scene.batch, scene.state
-    found = jax.jit(partial(damo.penalised_sac_gradients, scene.config))(
-        state, batch, scene.initial_obs, jnp.zeros(()), KEY
+    config = replace(scene.config, behaviour_alignment=False)
+    found = jax.jit(partial(maximin.gradients, config))(
+        damo.networks(state), batch, scene.initial_obs, jnp.zeros(()), KEY
     )
     next_noise, noise = (jax.random.normal(key, batch.action.shape) for key in jax.random.split(KEY))
 

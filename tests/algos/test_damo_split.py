@@ -21,6 +21,7 @@ from damorl.experiment.config import replace as change
 from damorl.experiment.progress import Progress
 from damorl.parts import classifier
 from damorl.parts.actor import policy
+from damorl.parts.maximin import maximin_gradients
 from damorl.parts.reference import kl
 from damorl.record import checkpoint
 
@@ -134,7 +135,7 @@ def test_the_soft_value_charges_for_the_divergence_in_the_place_of_the_entropy(
         state._replace(reference=jax.tree.map(lambda leaf, by=by: leaf + by, state.actor.params)) for by in (0.0, 0.3)
     )
     costs = [
-        damo.maximin_gradients(split, each, batch, initial_obs, jnp.zeros(()), jax.random.key(1)).cost
+        maximin_gradients(split, damo.networks(each), batch, initial_obs, jnp.zeros(()), jax.random.key(1)).cost
         for each in (near, far)
     ]
     np.testing.assert_allclose(costs[0], 0.0, atol=1e-5)

@@ -15,6 +15,8 @@ from damorl.algos import damo
 from damorl.experiment import bench, bench_clock
 from damorl.parts import classifier
 from damorl.parts.dynamics import DynamicsConfig, predict
+from damorl.parts.maximin import maximin_gradients
+from damorl.parts.refined_reward import refined_reward
 from damorl.record.store import plain
 
 SMALL = damo.Config(
@@ -204,8 +206,10 @@ def test_torch_critic_and_actor_gradients(sides: tuple[Any, ...]) -> None:
     batch = jax.tree.map(lambda leaf: leaf[:32], data.rows)
     batch = batch._replace(terminal=batch.terminal.at[:3].set(1.0))
     initial_obs, key = data.rows.obs[40:72], jax.random.key(5)
-    reward, absorbing = damo.refined_reward(SMALL, state, batch)
-    grads = damo.maximin_gradients(SMALL, state, batch._replace(reward=reward), initial_obs, absorbing, key)
+    judge = state.classifier.params, state.classifier_inputs, state.terminal_rate
+    reward, absorbing = refined_reward(SMALL, *judge, batch)
+    refined = batch._replace(reward=reward)
+    grads = maximin_gradients(SMALL, damo.networks(state), refined, initial_obs, absorbing, key)
 
     noise = torch.from_numpy(np.array(jax.random.normal(key, (64, bench.ACTION_DIM))))
     initial = torch.from_numpy(np.array(initial_obs))

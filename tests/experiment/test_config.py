@@ -17,6 +17,7 @@ from damorl.experiment.config import (
     load_overrides,
     read_table,
     replace,
+    run_config_from_dict,
     table_parts,
 )
 
@@ -126,3 +127,14 @@ def test_the_digest_changes_with_every_setting() -> None:
     ).digest()
     assert make() == make()
     assert make() != make(batch_size=257)
+
+
+def test_a_recorded_run_is_read_where_a_setting_that_is_gone_was_off_and_refused_where_it_was_on() -> None:
+    loop, settings = defaults("damo", "smoke", "hopper-medium")
+    config = RunConfig("damo", "hopper-medium", None, "smoke", (0,), loop, settings)
+    stored = config.as_dict()
+    stored["algo_config"]["critic_warmup"] = None
+    assert run_config_from_dict(stored) == config
+    stored["algo_config"]["critic_warmup"] = 1000
+    with pytest.raises(UserError, match="unknown setting 'critic_warmup' of damo"):
+        run_config_from_dict(stored)

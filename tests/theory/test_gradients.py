@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +12,10 @@ import numpy as np
 import optax
 import pytest
 
-from damorl.algos import damo
 from damorl.core.divergence import CHI_SQUARE, DIVERGENCES
 from damorl.parts.actor import init_actor, policy
 from damorl.parts.critic import init_critic, q_values
+from damorl.parts.maximin import MaximinSettings, Networks, maximin_gradients
 from damorl.theory.families import occupancies
 from damorl.theory.gradient_study import (
     Case,
@@ -210,13 +209,12 @@ def twin(params: Any) -> Any:
 @pytest.mark.parametrize("kind", CRITIC_GRADIENTS)
 def test_definition_is_damos(kind: CriticGradient) -> None:
     """DAMO's update on a batch equals ours on the MDP whose states are that batch's rows: now, next, initial."""
-    config = damo.Config(
+    config = MaximinSettings(
         divergence="chi_square" if kind != "semi" else "cubic_symmetric",
         critic_gradient=kind,
         terminal_handling="none",
         gamma=GAMMA,
         divergence_weight=WEIGHT,
-        hidden=(6,),
     )
     rng = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape))
@@ -225,14 +223,8 @@ def test_definition_is_damos(kind: CriticGradient) -> None:
     fill = lambda shapes: jax.tree.map(lambda leaf: draw(*leaf.shape), shapes)
     live, target = (fill(jax.eval_shape(lambda: init_critic(key, 2, 1, (6,), 1))) for _ in range(2))
     actor = fill(jax.eval_shape(lambda: init_actor(key, 2, 1, (6,))))
-    state = SimpleNamespace(
-        critic=SimpleNamespace(params=twin(live)),
-        target_critic=twin(target),
-        actor=SimpleNamespace(params=actor),
-        temperature=SimpleNamespace(params=jnp.asarray(-200.0)),
-        reference=None,
-    )
-    update = lambda rows: damo.maximin_gradients(config, cast(damo.State, state), rows, initial_obs, jnp.zeros(()), key)
+    nets = Networks(actor, twin(live), twin(target), jnp.zeros(()))
+    update = lambda rows: maximin_gradients(config, nets, rows, initial_obs, jnp.zeros(()), key)
     found = jax.jit(update)(batch).critic
     obs = jnp.concatenate([batch.obs, batch.next_obs, initial_obs])
     drawn, _ = policy(actor, obs[ROWS:]).sample(key)
