@@ -163,8 +163,8 @@ def picture(plan: Plan, progress: Progress, timings: list[dict[str, Any]]) -> Gr
     rates = [standing(progress.out / attempt.job.name) for attempt in progress.running]
     speed = sum(rate.updates_per_second or 0.0 for rate in rates)
     head = Text.assemble(
-        (f"{now.done}", "bold green"),
-        f" of {now.total} done, {now.running} running, ",
+        (f"{now.done} of {now.total} done", "bold green"),
+        f", {now.running} running, ",
         (f"{now.failed} failed", "bold red" if now.failed else ""),
         f", {now.left} left   {speed:,.0f} updates/s   ETA {duration(remaining_seconds(progress, timings))}",
     )
@@ -178,4 +178,6 @@ def picture(plan: Plan, progress: Progress, timings: list[dict[str, Any]]) -> Gr
         score = "" if rate.score is None else f"{rate.score:.1f}"
         left = duration(time_left(attempt, progress.out, timings))
         table.add_row(job_label(attempt.job), share, speed_text, score, left)
-    return Group(head, ProgressBar(total=max(now.total, 1), completed=now.done + now.failed, width=72), table)
+    bar = Table.grid()  # a row of a table ends its line, a bar alone does not
+    bar.add_row(ProgressBar(total=max(now.total, 1), completed=now.done + now.failed, width=72))
+    return Group(head, bar, table)
