@@ -13,9 +13,8 @@ import optax
 
 from damorl.algos.base import Algorithm, OfflineData, Problem, no_prepare, no_refresh
 from damorl.core.optim import Learner, init_learner, minimise
-from damorl.errors import UserError
 from damorl.parts.actor import cloning_loss, init_actor, policy
-from damorl.parts.start import sample_reference
+from damorl.parts.start import check_share, sample_reference
 from damorl.types import Array, Key, Metrics, Params, Transition
 
 
@@ -34,10 +33,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse a share that is none."""
-        if not 0.0 < self.reference_share <= 1.0:
-            raise UserError(
-                f"reference_share must be above 0 and at most 1, found {self.reference_share}: 1 is the whole data"
-            )
+        check_share(self.reference_share)
 
 
 class State(NamedTuple):

@@ -44,10 +44,13 @@ class StartSettings:
 
     def __post_init__(self) -> None:
         """Refuse a share that is none."""
-        if not 0.0 < self.reference_share <= 1.0:
-            raise UserError(
-                f"reference_share must be above 0 and at most 1, found {self.reference_share}: 1 is the whole data"
-            )
+        check_share(self.reference_share)
+
+
+def check_share(reference_share: float) -> None:
+    """UserError for a share that is none."""
+    if not 0.0 < reference_share <= 1.0:
+        raise UserError(f"reference_share must be above 0 and at most 1, found {reference_share}: 1 is the whole data")
 
 
 class Started(NamedTuple):

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 
 CONFIG, PROVENANCE, METRICS, RESULT = "config.json", "provenance.json", "metrics.jsonl", "result.json"
 LOCK, MODELS = ".lock", "models.json"
-BESIDE = (LOCK, "log.txt", "failure.json")
+LOG, FAILURE, SWEEP = "log.txt", "failure.json", "sweep.json"
+BESIDE = (LOCK, LOG, FAILURE)
 """What may be in a run directory before the run is: its lock, and what a sweep keeps there."""
 BEFORE_CONFIG = ("dataset.json", "dataset.png", PROVENANCE, MODELS)
 """What a run writes before its config: all that is there if it was killed right then."""

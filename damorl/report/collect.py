@@ -16,10 +16,9 @@ import numpy as np
 
 from damorl.errors import UserError
 from damorl.record.compact import read_record, record_rows
-from damorl.record.store import CONFIG, METRICS, PROVENANCE, Row, read_json, read_metrics
+from damorl.record.store import CONFIG, FAILURE, METRICS, PROVENANCE, Row, read_json, read_metrics
 
 CARD, PICTURE, SELECTION = "dataset.json", "dataset.png", "selection.json"
-FAILURE = "failure.json"
 SCORE, RETURN = "eval/score", "eval/return_mean"
 UNITS = {SCORE: "score", RETURN: "return"}
 LAST = 10  # evaluations averaged for the score to quote

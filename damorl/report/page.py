@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from tqdm import tqdm
 
@@ -22,6 +19,7 @@ from damorl.report.collect import Run
 from damorl.report.compare import Comparison, cautions, compare
 from damorl.report.curves import PANELS, Panel, references
 from damorl.report.figures import Line, histogram_svg, panel_svg, profile_svg
+from damorl.report.html import render, require_html
 from damorl.report.numbers import Bands, numbers
 from damorl.report.results import DataSet, Result
 from damorl.report.series import Band, result_band
@@ -86,8 +84,7 @@ def write_report(
     bootstrap. Unless `quiet`, a progress bar counts the data sets. Raises `UserError` for what is no run directory,
     for damaged files, and where nothing can be written.
     """
-    if out.suffix not in (".html", ".htm"):
-        raise UserError(f"cannot write {out}: expected a name that ends in .html, found '{out.suffix}'; change --out")
+    require_html(out)
     runs = read_runs(run_dirs)
     if not runs:
         raise UserError("expected at least one run directory, found none: name some, for instance runs/*")
@@ -134,22 +131,10 @@ def method_note(comparison: Comparison) -> str:
 
 def page(comparison: Comparison, bands: Bands, title: str, quiet: bool = True) -> str:
     """The whole page as text."""
-    environment = Environment(
-        loader=PackageLoader("damorl.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates = resources.files("damorl.report") / "templates"
-    style, script = ((templates / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     data_sets = tqdm(comparison.data, desc="figures", unit="data set", disable=quiet)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html.j2").render(
+    return render(
+        "page.html.j2",
         title=title,
-        style=Markup(style),
-        script=Markup(script),
-        script_hash=digest,
         note=method_note(comparison),
         cautions=cautions(comparison),
         comparison=comparison,

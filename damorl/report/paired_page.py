@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import hashlib
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from damorl.errors import UserError
 from damorl.files import atomic_file, writing
 from damorl.record.store import plain
+from damorl.report.html import render, require_html
 from damorl.report.paired import Paired, PairedRow
 from damorl.report.statistics import AGGREGATE_REPS, CONFIDENCE, Estimate
 from damorl.report.tables import Cell, Column, Table, interval_text, number
@@ -152,8 +146,7 @@ def aligned(table: Table) -> str:
 
 def write_page(paired: Paired, out: Path) -> Path:
     """The comparison as one self-contained page. UserError if it cannot be written."""
-    if out.suffix not in (".html", ".htm"):
-        raise UserError(f"cannot write {out}: expected a name that ends in .html, found '{out.suffix}'; change --out")
+    require_html(out)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(out) as temporary:
@@ -163,20 +156,4 @@ def write_page(paired: Paired, out: Path) -> Path:
 
 def page(paired: Paired) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=PackageLoader("damorl.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates = resources.files("damorl.report") / "templates"
-    style, script = ((templates / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return environment.get_template("paired.html.j2").render(
-        style=Markup(style),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        paired=paired,
-        tables=tables(paired),
-        note=note(paired),
-    )
+    return render("paired.html.j2", paired=paired, tables=tables(paired), note=note(paired))

@@ -15,10 +15,8 @@ from typing import Any
 from damorl.errors import UserError
 from damorl.record.compact import is_record
 from damorl.record.members import describe, setting_config, settings_of
-from damorl.record.store import CONFIG, read_json
-from damorl.report.collect import FAILURE, NEEDED, Run, failure_of, find, read_run
-
-SWEEP = "sweep.json"
+from damorl.record.store import CONFIG, FAILURE, SWEEP, read_json
+from damorl.report.collect import NEEDED, Run, failure_of, find, read_run
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:

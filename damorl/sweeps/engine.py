@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from damorl.record import store
-from damorl.sweeps.plan import FAILURE, Job
+from damorl.record.store import FAILURE
+from damorl.sweeps.plan import Job
 from damorl.sweeps.process import REPEATABLE, Outcome, log_tail
 
 POLL_SECONDS = 0.2

@@ -19,8 +19,8 @@ from damorl.errors import UserError
 from damorl.experiment.config import RunConfig, run_config_from_dict
 from damorl.parts.model_data import ModelSettings
 from damorl.record import store
+from damorl.record.store import SWEEP
 
-SWEEP, LOG, FAILURE = "sweep.json", "log.txt", "failure.json"
 Cell = tuple[str, int]
 """(the setting's key, the seed)."""
 

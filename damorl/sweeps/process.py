@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from damorl.files import writing
-from damorl.sweeps.plan import LOG, Job
+from damorl.record.store import LOG
+from damorl.sweeps.plan import Job
 from damorl.sweeps.worker import Ending
 
 TAIL_LINES, TAIL_BYTES = 20, 8192

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from damorl.experiment import train as loop
 from damorl.experiment.config import RunConfig, defaults, replace
 from damorl.experiment.progress import Progress
 from damorl.record import checkpoint, store
+from tests.interrupting import cut_off_after
 
 SEEDS, INTERVAL = (3, 5), 5
 CLOCK = {
@@ -55,10 +55,6 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-class InterruptError(Exception):
-    """The run is stopped here."""
-
-
 @each_algorithm
 def test_it_trains_from_the_command_line_and_resumes_bit_for_bit(
     algo: str, hopper_toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -67,17 +63,8 @@ def test_it_trains_from_the_command_line_and_resumes_bit_for_bit(
     rows = store.read_metrics(whole)
     assert [row["step"] for row in rows] == [10, 20]
     assert "eval/score" in rows[-1]
-    save: Callable[..., Any] = checkpoint.save
-
-    def save_and_stop(directory: Path, state: Any, step: int, identity: Any) -> None:
-        save(directory, state, step, identity)
-        if step == 10:
-            raise InterruptError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", save_and_stop)
-        with pytest.raises(InterruptError):
-            from_shell(algo, hopper_toy, tmp_path / "halves")
+    with cut_off_after(10, monkeypatch):
+        from_shell(algo, hopper_toy, tmp_path / "halves")
     halves = from_shell(algo, hopper_toy, tmp_path / "halves", "--resume")
     arrays, expected = (load_file(checkpoint.checkpoints(run / "checkpoint")[-1]) for run in (halves, whole))
     assert arrays.keys() == expected.keys()

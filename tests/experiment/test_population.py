@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from damorl.record import checkpoint, store
 from damorl.record.members import find_member
 from damorl.report.compare import compare
 from damorl.report.stores import read_runs
+from tests.interrupting import cut_off_after
 
 VARIED = {
     "damo": {"divergence_weight": (0.3, 3.0), "actor_lr": (1e-4, 1e-3)},
@@ -130,10 +130,6 @@ def test_members_are_found_and_others_refused(data_path: Path) -> None:
         find_member(smoke("damo", data_path).as_dict(), 3, 0, "here")
 
 
-class InterruptError(Exception):
-    """The run is stopped here."""
-
-
 @pytest.fixture(scope="module")
 def finished(data_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A population of two settings with two seeds, from the command line."""
@@ -169,17 +165,8 @@ def test_the_dynamics_are_fitted_once_per_seed(
 def test_it_resumes_bit_for_bit(
     finished: Path, data_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save: Callable[..., Any] = checkpoint.save
-
-    def save_and_stop(directory: Path, state: Any, step: int, identity: Any) -> None:
-        save(directory, state, step, identity)
-        if step == 10:
-            raise InterruptError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save", save_and_stop)
-        with pytest.raises(InterruptError):
-            from_shell(data_path, tmp_path)
+    with cut_off_after(10, monkeypatch):
+        from_shell(data_path, tmp_path)
     halves = from_shell(data_path, tmp_path, "--resume")
     arrays, expected = (load_file(checkpoint.checkpoints(run / "checkpoint")[-1]) for run in (halves, finished))
     assert arrays.keys() == expected.keys()

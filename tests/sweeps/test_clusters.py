@@ -10,21 +10,9 @@ from typing import Any
 import pytest
 
 import damorl
-from damorl.behaviour.recipe import make_dataset
-from tests.sweeps.test_survives import GRID, check_all, finished
+from tests.sweeps.test_survives import check_all, finished
 
-
-@pytest.fixture(scope="module", autouse=True)
-def data_sets() -> None:
-    for name in ("hopper-medium-replay", "halfcheetah-medium"):
-        make_dataset(name, 2000, workers=1, progress=False)
-
-
-@pytest.fixture
-def grid(tmp_path: Path) -> Path:
-    path = tmp_path / "grid.toml"
-    path.write_text(GRID)
-    return path
+pytestmark = pytest.mark.usefixtures("data_sets")
 
 
 @pytest.mark.slow

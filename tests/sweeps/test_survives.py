@@ -18,25 +18,13 @@ from safetensors.numpy import load_file
 
 import damorl
 from damorl.api import run
-from damorl.behaviour.recipe import make_dataset
 from damorl.errors import BusyError
 from damorl.experiment.config import resolve, run_config_from_dict
 from damorl.record import store
 from damorl.record.hold import held
 from damorl.sweeps.grid import expand, read_grid
 
-GRID = """
-algorithms = ["bc", "td3bc", "mopo", "damo"]
-datasets = ["hopper-medium-replay", "halfcheetah-medium"]
-preset = "smoke"
-seeds = [0, 1, 2]
-"""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def data_sets() -> None:
-    for name in ("hopper-medium-replay", "halfcheetah-medium"):
-        make_dataset(name, 2000, workers=1, progress=False)
+pytestmark = pytest.mark.usefixtures("data_sets")
 
 
 def start(grid: Path, out: Path, *words: str) -> subprocess.Popen[bytes]:
@@ -92,13 +80,6 @@ def check_all(grid: Path, out: Path, alone: Path) -> None:
     assert sorted(cells) == sorted(asked)
 
 
-@pytest.fixture
-def grid(tmp_path: Path) -> Path:
-    path = tmp_path / "grid.toml"
-    path.write_text(GRID)
-    return path
-
-
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_three_times_finishes(grid: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -129,7 +110,9 @@ def test_a_sweep_that_is_killed_three_times_finishes(grid: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_two_sweeps_on_one_directory_share_the_work(grid: Path, tmp_path: Path) -> None:
-    grid.write_text(GRID.replace('"td3bc", "mopo", "damo"', '"td3bc"').replace(', "halfcheetah-medium"', ""))
+    grid.write_text(
+        grid.read_text().replace('"td3bc", "mopo", "damo"', '"td3bc"').replace(', "halfcheetah-medium"', "")
+    )
     out = tmp_path / "out"
     both = [start(grid, out, "--json", "--workers", "1") for _ in range(2)]
     words = [process.communicate(timeout=300)[0].decode() for process in both]
