@@ -88,7 +88,7 @@ def column(page: Any, table: Any, name: str) -> tuple[Any, list[str]]:
 def test_it_renders_and_asks_the_network_for_nothing(page, address):
     assert page.title == "Two by two"
     assert [item.text for item in page.find_elements(By.CSS_SELECTOR, "h2")] == [
-        *("Read with care", "Scores", "Over all data sets", "Learning curves", "Offline selection"),
+        *("Read with care", "Scores", "What is missing", "Over all data sets", "Learning curves", "Offline selection"),
         *("Data sets", "Every seed", "Runs"),
     ]
     figures = page.find_elements(By.CSS_SELECTOR, "figure > svg")
