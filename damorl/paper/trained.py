@@ -24,7 +24,7 @@ from damorl.experiment.units import in_units, observer, own_rows
 from damorl.paper.measure import Grouped
 from damorl.parts.actor import policy
 from damorl.parts.critic import q_values
-from damorl.parts.dynamics import Dynamics
+from damorl.parts.dynamics import Dynamics, sample_step
 from damorl.parts.rollout import rollout
 from damorl.record import checkpoint
 from damorl.types import Array, Key, Params, Transition
@@ -125,21 +125,31 @@ def synthetic(trained: Trained, index: int, count: int) -> Samples:
     starts = elites * -(-count // (elites * length))
     key = jax.random.fold_in(jax.random.key(trained.config.seeds[index]), ROLLOUT_STREAM)
     actor = trained.config.algorithm.actor(state)
-    rows, keep = imagine(trained.problem, starts, length, model, actor, trained.data.rows, key)
+    shape = Shape(starts, length, config.rollout_noise)
+    rows, keep = imagine(trained.problem, shape, model, actor, trained.data.rows, key)
     rows, kept = own_rows(rows, trained.data.units), np.asarray(keep)
     columns = (np.asarray(column)[kept] for column in (rows.obs, rows.action, rows.next_obs))
     return Samples(*columns, group=np.tile(np.arange(starts), length)[kept])
 
 
-@partial(jax.jit, static_argnames=("problem", "starts", "length"))
+class Shape(NamedTuple):
+    """Rollouts: how many, how long, and whether they sample the model's noise."""
+
+    starts: int
+    length: int
+    noise: bool
+
+
+@partial(jax.jit, static_argnames=("problem", "shape"))
 def imagine(
-    problem: Problem, starts: int, length: int, model: Dynamics, actor: Params, rows: Transition, key: Key
+    problem: Problem, shape: Shape, model: Dynamics, actor: Params, rows: Transition, key: Key
 ) -> tuple[Transition, Array]:
     """`[length * starts]` rows and which of them count; compiled once for all runs of one shape."""
     start_key, rollout_key = jax.random.split(key)
-    start_obs = sample_rows(rows, start_key, starts).obs
+    start_obs = sample_rows(rows, start_key, shape.starts).obs
     act = lambda obs, k: policy(actor, obs).sample(k)[0]
-    found, keep, _ = rollout(model, act, problem.termination, start_obs, rollout_key, length)
+    world = partial(sample_step, model, noise=shape.noise)
+    found, keep, _ = rollout(world, act, problem.termination, start_obs, rollout_key, shape.length)
     return found, keep
 
 

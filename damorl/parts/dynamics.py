@@ -48,13 +48,18 @@ class DynamicsConfig:
     """Total batches; with it the learning rate follows a cosine to zero. None: constant rate, early stopping only."""
     epoch_batches: int | None = None
     """Batches between two looks at the hold-out rows. None: one pass over the data."""
+    nll_beta: float = 0.0
+    """Each target's likelihood is weighted by its predicted variance to this power (beta-NLL, arXiv 2203.09168, which
+    advises 0.5). With 0, the plain likelihood, targets that are badly predicted at first count ever less: contacts."""
     log_var_coef: float = 0.01
     """Weight of the pull on the log-variance bounds."""
     weight_decay: float = 1.0
     """Scale of the per-layer weight decays (2.5e-5 ... 1e-4)."""
 
     def __post_init__(self) -> None:
-        """Refuse more elites than members."""
+        """Refuse more elites than members, and a power that is none."""
+        if not 0.0 <= self.nll_beta <= 1.0:
+            raise UserError(f"dynamics.nll_beta must lie between 0 and 1, found {self.nll_beta}: 0.5 is usual")
         if self.num_elites > self.num_members:
             raise UserError(
                 f"dynamics.num_elites must be at most dynamics.num_members, found {self.num_elites} of "
@@ -145,6 +150,8 @@ def nll_loss(
     """
     mean, log_var = forward(params, x)
     nll = jnp.square(mean - y) * jnp.exp(-log_var) + log_var
+    if config.nll_beta > 0.0:
+        nll *= jax.lax.stop_gradient(jnp.exp(config.nll_beta * log_var))
     nll = jnp.sum(nll * varying, axis=(1, 2)) / (x.shape[1] * jnp.sum(varying))
     decays = [HIDDEN_WEIGHT_DECAY[min(i, 3)] for i in range(len(params.layers) - 1)] + [OUTPUT_WEIGHT_DECAY]
     decay = sum(0.5 * wd * jnp.sum(jnp.square(layer.kernel)) for wd, layer in zip(decays, params.layers, strict=True))
@@ -282,8 +289,9 @@ def disagreement(model: Dynamics, obs: Array, action: Array) -> Array:
     return jnp.max(jnp.linalg.norm(apart, axis=-1), axis=0)
 
 
-def sample_step(model: Dynamics, obs: Array, action: Array, key: Key) -> tuple[Array, Array]:
-    """Next state and reward, each row from one elite drawn uniformly: `[B, d] -> ([B, d], [B])`.
+def sample_step(model: Dynamics, obs: Array, action: Array, key: Key, noise: bool = True) -> tuple[Array, Array]:
+    """Next state and reward, each row from one elite drawn uniformly: `[B, d] -> ([B, d], [B])`. Without `noise` it is
+    that elite's mean.
 
     The draw comes before the forward pass: rows are shuffled and dealt to the elites in equal shares, so each row is
     evaluated once instead of once per elite. A row's elite is uniform and independent of its past, as when every
@@ -294,6 +302,8 @@ def sample_step(model: Dynamics, obs: Array, action: Array, key: Key) -> tuple[A
     order = jax.random.permutation(order_key, num_rows)
     deal = lambda rows: rows[order].reshape(num_elites, num_rows // num_elites, -1)
     prediction = predict(model, deal(obs), deal(action))
-    dealt = prediction.mean + prediction.std * jax.random.normal(noise_key, prediction.mean.shape)
+    dealt = prediction.mean
+    if noise:
+        dealt += prediction.std * jax.random.normal(noise_key, prediction.mean.shape)
     drawn = jnp.zeros((num_rows, dealt.shape[-1])).at[order].set(dealt.reshape(num_rows, -1), unique_indices=True)
     return drawn[:, :-1], drawn[:, -1]

@@ -6,6 +6,7 @@ What every method of the MBPO family shares (arXiv 1906.08253, with MOPO's numbe
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import jax
 
@@ -32,6 +33,9 @@ class ModelSettings(StartSettings):
     """Steps of a branched rollout."""
     rollout_starts: int = 50_000
     """Dataset states that rollouts start from, before every block of updates. A multiple of the number of elites."""
+    rollout_noise: bool = True
+    """Whether rollouts sample the Gaussian that the model predicts. Off: they follow its mean. Where the world is
+    deterministic the predicted spread is the model's own error, and as noise in every step it topples what stands."""
     rollout_retain: int = 5
     """Blocks of rollouts that the model buffer holds."""
     dynamics: dynamics.DynamicsConfig = field(default_factory=dynamics.DynamicsConfig)
@@ -100,7 +104,8 @@ def imagine(
     start_key, rollout_key = jax.random.split(key)
     act = lambda obs, k: policy(actor, obs).sample(k)[0]
     starts = ring.sample_rows(rows, start_key, settings.rollout_starts).obs
-    return rollout(elites, act, termination, starts, rollout_key, settings.rollout_length, revise)
+    world = partial(dynamics.sample_step, elites, noise=settings.rollout_noise)
+    return rollout(world, act, termination, starts, rollout_key, settings.rollout_length, revise)
 
 
 def count_real(batch_size: int, real_ratio: float) -> int:

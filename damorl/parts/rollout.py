@@ -7,15 +7,16 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from damorl.parts.dynamics import Dynamics, sample_step
 from damorl.types import Array, Key, Metrics, TerminationFn, Transition
 
+WorldStep = Callable[[Array, Array, Key], tuple[Array, Array]]
+"""`(obs, action, key) -> (next_obs, reward)`: `dynamics.sample_step` of some elites."""
 Revise = Callable[[Transition], Transition]
 """What a step's rows `[B, ...]` become before they are followed and kept: a penalised reward (MOPO), a halt (MOReL)."""
 
 
 def rollout(
-    model: Dynamics,
+    world: WorldStep,
     act: Callable[[Array, Key], Array],
     termination: TerminationFn,
     start_obs: Array,
@@ -23,7 +24,7 @@ def rollout(
     rollout_length: int,
     revise: Revise | None = None,
 ) -> tuple[Transition, Array, Metrics]:
-    """`rollout_length` steps from each row of `start_obs` `[B, obs_dim]`.
+    """`rollout_length` steps in `world` from each row of `start_obs` `[B, obs_dim]`.
 
     Returns the rows `[rollout_length * B, ...]`, a mask of those to keep, and metrics. The row on which an episode
     terminates is kept; what follows it is computed (shapes are fixed) but masked out, as is any row with a
@@ -34,7 +35,7 @@ def rollout(
         obs, alive = carry
         act_key, model_key = jax.random.split(step_key)
         action = act(obs, act_key)
-        next_obs, reward = sample_step(model, obs, action, model_key)
+        next_obs, reward = world(obs, action, model_key)
         terminal = termination(obs, action, next_obs)
         rows = Transition(obs, action, reward, next_obs, terminal.astype(jnp.float32))
         rows = rows if revise is None else revise(rows)

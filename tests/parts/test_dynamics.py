@@ -15,6 +15,7 @@ import pytest
 
 from damorl.core.nets import Dense
 from damorl.core.scaler import Standardiser
+from damorl.errors import UserError
 from damorl.parts import dynamics
 from damorl.parts.dynamics import Dynamics, DynamicsConfig, DynamicsParams
 from damorl.types import Transition
@@ -72,6 +73,41 @@ def test_log_variance_is_softly_clamped():
     assert np.all(log_var <= 0.5 + 1e-4)  # the second clamp lifts the first by log(1 + exp(-10.5))
     assert log_var[raw == -5.0][0] == pytest.approx(-5.0, abs=0.02)  # far from both bounds: nothing happens
     assert np.all(np.diff(log_var) >= 0.0)
+
+
+def test_beta_nll_by_hand_and_the_gradient_of_the_mean_does_not_fade():
+    """arXiv 2203.09168, Eq. 5: each target's term times its variance to the power beta, which takes no gradient. With
+    beta 1 the mean's gradient is that of the squared error, whatever variance is predicted."""
+    y, variance = jnp.array([[[3.0, 0.0]]]), []
+    slopes = {0.0: [], 0.5: [], 1.0: []}
+    for raw in (-4.0, 0.0):
+        params = single_layer(np.array([raw, raw]), mean=1.0)
+        variance.append(float(jnp.exp(dynamics.forward(params, jnp.zeros((1, 1, 1)))[1][0, 0, 0])))
+        for beta, found in slopes.items():
+            config = DynamicsConfig(num_members=1, num_elites=1, log_var_coef=0.0, nll_beta=beta)
+            grad = jax.grad(lambda p, c=config: dynamics.nll_loss(p, jnp.zeros((1, 1, 1)), y, BOTH, c)[0])(params)
+            found.append(float(grad.layers[0].bias[0, 0]))  # of mean - y = -2, averaged over two targets
+    for beta, found in slopes.items():
+        np.testing.assert_allclose(found, [-2.0 * v ** (beta - 1.0) for v in variance], rtol=1e-4)
+
+
+def test_beta_nll_moves_the_log_variance_the_same_way():
+    """The weight scales the likelihood's gradient in the log-variance and keeps its root: variance = squared error."""
+    y, params = jnp.array([[[3.0, 1.0]]]), single_layer(np.array([-1.0, -1.0]), mean=1.0)
+    grads = []
+    for beta in (0.0, 0.5):
+        config = DynamicsConfig(num_members=1, num_elites=1, log_var_coef=0.0, nll_beta=beta)
+        loss = lambda p, c=config: dynamics.nll_loss(p, jnp.zeros((1, 1, 1)), y, BOTH, c)[0]
+        grads.append(np.asarray(jax.grad(loss)(params).layers[0].bias[0, 2:]))
+    std = np.exp(0.5 * np.asarray(dynamics.forward(params, jnp.zeros((1, 1, 1)))[1][0, 0]))
+    np.testing.assert_allclose(grads[1], grads[0] * std, rtol=1e-4)
+    assert grads[0][0] < 0.0 < grads[0][1]  # too sure of the first target, not sure enough of the second
+
+
+@pytest.mark.parametrize("beta", [-0.1, 1.1])
+def test_a_power_that_is_none_is_refused(beta):
+    with pytest.raises(UserError, match="nll_beta must lie between 0 and 1"):
+        DynamicsConfig(nll_beta=beta)
 
 
 def test_nll_by_hand():
@@ -358,6 +394,16 @@ def test_moments_are_those_of_the_slow_way_and_of_the_mixture():
         np.testing.assert_allclose(sample.mean(axis=0), [10.0 + drifts.mean(), -drifts.mean()], atol=0.06)
         np.testing.assert_allclose(sample.var(axis=0), variance, rtol=0.03)
         assert np.cov(sample.T)[0, 1] == pytest.approx(covariance, rel=0.06)
+
+
+def test_without_noise_a_row_follows_the_mean_of_its_elite():
+    model = constant_model([0.0, 1.0, 4.0], [2.0] * 3, log_var_min=-30.0)
+    obs, action, key = jnp.full((300, 1), 10.0), jnp.zeros((300, 1)), jax.random.key(1)
+    quiet, reward = map(np.asarray, dynamics.sample_step(model, obs, action, key, noise=False))
+    np.testing.assert_array_equal(np.unique(quiet, return_counts=True), [[10.0, 11.0, 14.0], [100, 100, 100]])
+    np.testing.assert_array_equal(reward, 10.0 - quiet[:, 0])
+    noisy = np.asarray(dynamics.sample_step(model, obs, action, key)[0])
+    assert abs(np.std(noisy - quiet) - np.exp(2.0)) < 0.5  # the same elites, the noise besides
 
 
 def test_disagreement_is_the_farthest_elite_in_deviations_of_the_change():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import pytest
 
 from damorl.core.nets import Dense
 from damorl.core.scaler import Standardiser
-from damorl.parts.dynamics import Dynamics, DynamicsParams
+from damorl.parts.dynamics import Dynamics, DynamicsParams, sample_step
 from damorl.parts.rollout import rollout
 
 LENGTH, DRIFT, REWARD, BLOW_UP = 5, (0.25, 0.0), 2.0, 1e25
@@ -46,7 +47,8 @@ def termination(obs, action, next_obs):
 
 @pytest.fixture(scope="module")
 def result() -> Result:
-    roll = jax.jit(lambda starts, key: rollout(drifting_model(), act, termination, starts, key, LENGTH))
+    world = partial(sample_step, drifting_model())
+    roll = jax.jit(lambda starts, key: rollout(world, act, termination, starts, key, LENGTH))
     rows, keep, metrics = roll(STARTS, jax.random.key(0))
     return Result(
         tuple(map(np.asarray, rows)), np.asarray(keep), {name: float(value) for name, value in metrics.items()}
