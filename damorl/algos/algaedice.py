@@ -179,7 +179,7 @@ def critic_step(config: Config, state: State, data: OfflineData, key: Key) -> tu
     return state._replace(critic=critic), metrics
 
 
-def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+def update(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """`critic_steps` steps of the critics, then one of actor, temperature and target."""
     *critic_keys, batch_key, policy_key = jax.random.split(key, config.critic_steps + 2)
     state, metrics = jax.lax.scan(lambda s, k: critic_step(config, s, data, k), state, jnp.stack(critic_keys))

@@ -35,8 +35,8 @@ class Algorithm:
     """`(key, config, problem, state, data, on_progress) -> state`; on the host, fits a model, may take minutes."""
     refresh: Callable[[Any, Problem, Any, OfflineData, Key], tuple[Any, Metrics]]
     """`(config, problem, state, data, key) -> (state, metrics)`; pure, model rollouts before every block of updates."""
-    update: Callable[[Any, Any, OfflineData, Key], tuple[Any, Metrics]]
-    """`(config, state, data, key) -> (state, metrics)`; pure, one gradient update of each part."""
+    update: Callable[[Any, Problem, Any, OfflineData, Key], tuple[Any, Metrics]]
+    """`(config, problem, state, data, key) -> (state, metrics)`; pure, one gradient update of each part."""
     actor: Callable[[Any], Params]
     """The actor network inside a state; with a planner, whatever that acts with."""
     planner: Planner | None = None

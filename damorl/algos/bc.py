@@ -54,7 +54,7 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
     return State(init_learner(params, optax.adam(config.learning_rate)))
 
 
-def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+def update(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """One gradient step on a batch of offline rows."""
     batch = sample_reference(data, key, config.batch_size, config.reference_share)
     loss_fn = mse_loss if config.loss == "mse" else lambda p, rows: cloning_loss(p, rows.obs, rows.action)

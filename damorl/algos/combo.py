@@ -24,7 +24,7 @@ from typing import Literal
 
 import jax
 
-from damorl.algos.base import Algorithm, OfflineData
+from damorl.algos.base import Algorithm, OfflineData, Problem
 from damorl.errors import UserError
 from damorl.parts import conservative, model_agent, model_data
 from damorl.parts.conservative import ConservativeSettings
@@ -58,7 +58,7 @@ class Config(ModelSettings, ConservativeSettings):
             )
 
 
-def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+def update(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """One gradient step of critic, actor and temperature on a mixed batch."""
     batch_key, agent_key = jax.random.split(key)
     batch = model_data.mixed_batch(data.rows, state.buffer, batch_key, config.batch_size, config.real_ratio)

@@ -44,7 +44,7 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
     return State(sac.init(key, config, problem.spec))
 
 
-def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+def update(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """One gradient step of critic, actor and temperature on offline rows."""
     batch_key, agent_key = jax.random.split(key)
     batch = ring.sample_rows(data.rows, batch_key, config.batch_size)

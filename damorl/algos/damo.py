@@ -160,7 +160,7 @@ def refresh(config: Config, problem: Problem, state: State, data: OfflineData, k
     return state._replace(buffer=buffer, terminal_rate=state.terminal_rate.at[1].set(synthetic_rate)), metrics
 
 
-def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+def update(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """Lines 6 to 9: one gradient step of classifier, critic and actor, then of their temperature and averages."""
     *sample_keys, classifier_key, policy_key = jax.random.split(key, 5)
     tx, metrics = make_optimisers(config), {}

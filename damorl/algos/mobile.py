@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from damorl.algos.base import Algorithm, OfflineData
+from damorl.algos.base import Algorithm, OfflineData, Problem
 from damorl.errors import UserError
 from damorl.parts import dynamics, model_agent, model_data, sac
 from damorl.parts.actor import policy
@@ -96,7 +96,7 @@ def penalised_target(config: Config, state: State, batch: Transition, cost: Arra
     return jnp.maximum(target, 0.0) if config.target_floor else target
 
 
-def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+def update(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """One gradient step of critic, actor and temperature on a mixed batch, towards the penalised target."""
     batch_key, agent_key, penalty_key = jax.random.split(key, 3)
     batch = model_data.mixed_batch(data.rows, state.buffer, batch_key, config.batch_size, config.real_ratio)

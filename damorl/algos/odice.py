@@ -168,7 +168,7 @@ def cloning_weight(config: Config, y: Array) -> Array:
     return jax.lax.stop_gradient(jnp.mean(jnp.minimum(weight, config.max_weight), axis=0))
 
 
-def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+def update(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """One gradient step of V and actor, and of the target."""
     batch = ring.sample_rows(data.rows, key, config.batch_size)
     batch = batch._replace(reward=batch.reward * state.reward_scale)

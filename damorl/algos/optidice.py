@@ -250,7 +250,7 @@ def update_duals(config: Config, state: State, rows: Rows) -> tuple[State, Array
     return state._replace(nu=nu, e=e, behaviour=behaviour), ratio, metrics
 
 
-def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+def update(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """One gradient step of everything, all from the parameters before it."""
     batch_key, policy_key = jax.random.split(key)
     rows, tx = sample(config, state, data, batch_key), optax.adam(config.learning_rate)

@@ -168,7 +168,7 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
     )
 
 
-def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+def update(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """One gradient step of the classifiers, then of critic, actor and temperature on the adjusted reward."""
     batch_key, agent_key, classifier_key = jax.random.split(key, 3)
     real_key, synthetic_key, penalty_key = jax.random.split(classifier_key, 3)

@@ -139,7 +139,7 @@ def actor_loss(actor: Params, critic: Params, batch: Transition, value_weight: f
     return loss, {"actor/loss": loss, "actor/cloning": cloning}
 
 
-def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+def update(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """One gradient step of the critics; on every `policy_delay`-th also of the actor and the targets."""
     batch_key, noise_key = jax.random.split(key)
     batch = ring.sample_rows(data.rows, batch_key, config.batch_size)

@@ -218,7 +218,7 @@ def sequence_loss(
     return loss, {"model/loss": loss} | parts
 
 
-def update(config: Config, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
+def update(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """One AdamW step on a batch of sequences."""
     batch_key, dropout_key = jax.random.split(key)
     tokens, counts = sample_sequences(config, state, data, batch_key)

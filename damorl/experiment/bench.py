@@ -69,7 +69,7 @@ class Seeds:
 
         def updates(state: Any, data: OfflineData, key: Key) -> Any:
             keys = jax.random.split(key, workload.updates)
-            return jax.lax.scan(lambda s, k: algorithm.update(config, s, data, k), state, keys)
+            return jax.lax.scan(lambda s, k: algorithm.update(config, PROBLEM, s, data, k), state, keys)
 
         began = time.perf_counter()
         self.refresh = self.compile(partial(algorithm.refresh, config, PROBLEM))
@@ -126,7 +126,7 @@ def fresh_state(config: Any, data: OfflineData, algorithm: Algorithm = damo.ALGO
 def update_flops(config: Any, data: OfflineData, algorithm: Algorithm = damo.ALGORITHM) -> float:
     """Floating-point operations of one update of one seed: XLA's count, or 6 per weight and row where it has none."""
     state = jax.eval_shape(partial(fresh_state, config, data, algorithm))
-    update = partial(algorithm.update, config)
+    update = partial(algorithm.update, config, PROBLEM)
     try:
         analysis: Any = jax.jit(update).lower(state, data, jax.random.key(0)).cost_analysis()
         counted = float(analysis["flops"])

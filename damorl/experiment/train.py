@@ -81,7 +81,7 @@ def make_epoch(config: RunConfig, problem: Problem) -> Epoch:
         settings = with_traced(config.algo_config, values)
         refresh_key, update_key = jax.random.split(jax.random.fold_in(key, FIRST_EPOCH_STREAM + epoch))
         state, refresh_metrics = algorithm.refresh(settings, problem, state, data, refresh_key)
-        step = lambda s, k: algorithm.update(settings, s, data, k)
+        step = lambda s, k: algorithm.update(settings, problem, s, data, k)
         state, metrics = jax.lax.scan(step, state, jax.random.split(update_key, config.loop.refresh_interval))
         return state, refresh_metrics, metrics
 

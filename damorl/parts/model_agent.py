@@ -77,7 +77,7 @@ def refresh(
     return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics
 
 
-def update(config: Any, state: Any, data: OfflineData, key: Key) -> tuple[Any, Metrics]:
+def update(config: Any, problem: Problem, state: Any, data: OfflineData, key: Key) -> tuple[Any, Metrics]:
     """One gradient step of critic, actor and temperature on a mixed batch."""
     batch_key, agent_key = jax.random.split(key)
     batch = model_data.mixed_batch(data.rows, state.buffer, batch_key, config.batch_size, config.real_ratio)

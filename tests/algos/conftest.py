@@ -119,7 +119,8 @@ class PointWorld(NamedTuple):
 
         def epoch(state: Any, key: Any) -> Any:
             state, _ = algorithm.refresh(config, problem, state, data, key)
-            return jax.lax.scan(lambda s, k: algorithm.update(config, s, data, k), state, jax.random.split(key, 100))
+            step = lambda s, k: algorithm.update(config, problem, s, data, k)
+            return jax.lax.scan(step, state, jax.random.split(key, 100))
 
         state, _ = jax.jit(lambda s: jax.lax.scan(epoch, s, jax.random.split(train_key, epochs)))(state)
         place = jnp.linspace(-1.0, 1.0, 21)[:, None]

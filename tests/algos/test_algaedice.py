@@ -121,11 +121,11 @@ def test_orthogonal_penalty_by_hand(state):
 
 
 @pytest.mark.slow
-def test_critic_steps_to_one_of_the_rest(state, data):
+def test_critic_steps_to_one_of_the_rest(problem, state, data):
     """Adam counts: the critics' is `critic_steps`, the actor's 1; the target moves once, by tau."""
     config = replace(CONFIG, critic_steps=3, tau=0.25, batch_size=4)
     start = state
-    end, _ = jax.jit(lambda state, key: algaedice.update(config, state, data, key))(start, KEY)
+    end, _ = jax.jit(lambda state, key: algaedice.update(config, problem, state, data, key))(start, KEY)
     assert int(end.critic.opt_state[0].count) == 3
     assert int(end.actor.opt_state[0].count) == int(end.temperature.opt_state[0].count) == 1
     old, new, target = (

@@ -38,7 +38,7 @@ def data() -> OfflineData:
 def train(config: bc.Config, data: OfflineData, updates: int) -> Trained:
     @jax.jit
     def run(state, key):
-        step = lambda state, key: bc.update(config, state, data, key)
+        step = lambda state, key: bc.update(config, PROBLEM, state, data, key)
         return jax.lax.scan(step, state, jax.random.split(key, updates))
 
     state, metrics = run(bc.init(jax.random.key(0), config, PROBLEM, data), jax.random.key(1))

@@ -32,7 +32,7 @@ def after_two_updates(module, config, problem: Problem, data: OfflineData):
     """An unfitted model will do."""
     state = module.ALGORITHM.init(jax.random.key(0), config, problem, data)
     state, _ = jax.jit(lambda s, k: module.ALGORITHM.refresh(config, problem, s, data, k))(state, jax.random.key(1))
-    step = jax.jit(lambda s, k: module.ALGORITHM.update(config, s, data, k)[0])
+    step = jax.jit(lambda s, k: module.ALGORITHM.update(config, problem, s, data, k)[0])
     return step(step(state, jax.random.key(2)), jax.random.key(3))
 
 
@@ -59,7 +59,7 @@ def test_q_is_lowered_at_the_states_of_rho_and_raised_on_offline_rows(problem, d
     state = combo.ALGORITHM.init(jax.random.key(0), CONFIG, problem, data)
     buffer = state.buffer._replace(rows=state.buffer.rows._replace(reward=jnp.full(40, -7.0)), size=jnp.int32(40))
     paid = data._replace(rows=data.rows._replace(reward=jnp.full(20, 7.0)))
-    combo.update(replace(CONFIG, rho=rho), state._replace(buffer=buffer), paid, jax.random.key(1))
+    combo.update(replace(CONFIG, rho=rho), problem, state._replace(buffer=buffer), paid, jax.random.key(1))
     assert seen["batch"].reward.tolist() == [7.0] * 2 + [-7.0] * 6
     assert seen["real"].reward.tolist() == [7.0, 7.0]
     np.testing.assert_array_equal(seen["lowered"].obs, seen["batch"].obs[8 - lowered_rows :])

@@ -33,7 +33,7 @@ def one_sided() -> OfflineData:
 def test_without_weight_it_is_sac_on_the_data_bit_for_bit(one_sided):
     config = replace(CONFIG, conservative_weight=0.0)
     state = cql.init(jax.random.key(0), config, PROBLEM, one_sided)
-    found, _ = jax.jit(lambda s, k: cql.update(config, s, one_sided, k))(state, jax.random.key(1))
+    found, _ = jax.jit(lambda s, k: cql.update(config, PROBLEM, s, one_sided, k))(state, jax.random.key(1))
 
     def plain(agent, key):
         batch_key, agent_key = jax.random.split(key)
@@ -52,7 +52,7 @@ def test_q_falls_below_the_datas_where_the_data_has_no_actions(one_sided):
         state = cql.init(jax.random.key(0), config, PROBLEM, one_sided)
         run = jax.jit(
             lambda s: jax.lax.scan(
-                lambda s, k: cql.update(config, s, one_sided, k), s, jax.random.split(jax.random.key(1), 300)
+                lambda s, k: cql.update(config, PROBLEM, s, one_sided, k), s, jax.random.split(jax.random.key(1), 300)
             )
         )
         critic, obs = run(state)[0].agent.critic.params, jnp.linspace(-1.0, 1.0, 9)[:, None]

@@ -182,18 +182,20 @@ def by_source(state: damo.State, data, found: jax.Array) -> list[int]:
 
 
 @pytest.mark.parametrize(("real_ratio", "expected"), [(0.0, [0, 8]), (0.3, [2, 6]), (0.75, [6, 2]), (1.0, [8, 0])])
-def test_a_batch_has_its_share_of_real_rows_and_its_full_size(config, state, data, monkeypatch, real_ratio, expected):
+def test_a_batch_has_its_share_of_real_rows_and_its_full_size(
+    config, problem, state, data, monkeypatch, real_ratio, expected
+):
     config = replace(config, real_ratio=real_ratio, data_alignment=False)
-    update = partial(damo.update, config, state, data, jax.random.key(0))
+    update = partial(damo.update, config, problem, state, data, jax.random.key(0))
     batch = caught(update, monkeypatch, maximin, "maximin_gradients")[2]
     assert by_source(state, data, batch.obs) == expected
     assert np.isin(batch.reward, np.concatenate([data.rows.reward, state.buffer.rows.reward])).all()  # w/o er
 
 
 @pytest.mark.parametrize("real_ratio", [0.0, 0.75])
-def test_the_classifier_sees_one_half_of_each_kind(config, state, data, monkeypatch, real_ratio):
+def test_the_classifier_sees_one_half_of_each_kind(config, problem, state, data, monkeypatch, real_ratio):
     config = replace(config, real_ratio=real_ratio)
-    update = partial(damo.update, config, state, data, jax.random.key(0))
+    update = partial(damo.update, config, problem, state, data, jax.random.key(0))
     _, real, synthetic, *_ = caught(update, monkeypatch, classifier, "classifier_loss")
     assert by_source(state, data, real) == [4, 0]
     assert by_source(state, data, synthetic) == [0, 4]
@@ -208,8 +210,8 @@ def averaging(config):
 
 
 @pytest.fixture(scope="module")
-def update(averaging, data):
-    return jax.jit(lambda state, key: damo.update(averaging, state, data, key))
+def update(averaging, problem, data):
+    return jax.jit(lambda state, key: damo.update(averaging, problem, state, data, key))
 
 
 class Updated(NamedTuple):
@@ -268,17 +270,17 @@ def test_update_keeps_the_types_of_its_state(averaging, state, data, problem):
     key = jax.random.key(0)
     start = jax.eval_shape(lambda: damo.init(key, averaging, problem, data))
     refreshed, _ = jax.eval_shape(lambda s: damo.refresh(averaging, problem, s, data, key), start)
-    stepped, _ = jax.eval_shape(lambda s: damo.update(averaging, s, data, key), refreshed)
+    stepped, _ = jax.eval_shape(lambda s: damo.update(averaging, problem, s, data, key), refreshed)
     assert describe(start) == describe(refreshed) == describe(stepped)
 
 
-def test_seeds_under_vmap_equal_seeds_alone(averaging, update, updated, state, data):
+def test_seeds_under_vmap_equal_seeds_alone(problem, averaging, update, updated, state, data):
     """Two seeds with states and keys of their own."""
     first = jax.tree.map(np.asarray, state)
     second = jax.tree.map(lambda leaf: (leaf * 1.1).astype(leaf.dtype), first)
     keys = [jax.random.key(3), jax.random.key(9)]
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), first, second)
-    together = jax.jit(jax.vmap(lambda s, k: damo.update(averaging, s, data, k)))(stacked, jnp.stack(keys))
+    together = jax.jit(jax.vmap(lambda s, k: damo.update(averaging, problem, s, data, k)))(stacked, jnp.stack(keys))
     for seed, alone in enumerate((updated, Updated(*update(second, keys[1])))):
         found = Updated(*jax.tree.map(lambda leaf, i=seed: np.asarray(leaf)[i], together))
         assert_trees(found, alone, rtol=1e-4, atol=1e-6)

@@ -36,7 +36,7 @@ def test_seeds_side_by_side_equal_single_runs_and_compile_once(algo: ModuleType,
     def run(key):
         traces.append(1)
         start = algo.init(key, config, problem, data)
-        step = lambda state, k: algo.update(config, state, data, k)
+        step = lambda state, k: algo.update(config, problem, state, data, k)
         end, metrics = jax.lax.scan(step, start, jax.random.split(key, 3))
         return start, end, metrics
 
@@ -92,7 +92,8 @@ def test_better_than_cloning_on_a_toy(algo: ModuleType, config, problem):
     @jax.jit
     def run(key):
         start = algo.init(key, config, problem, data)
-        return jax.lax.scan(lambda state, k: algo.update(config, state, data, k), start, jax.random.split(key, 2000))[0]
+        step = lambda state, k: algo.update(config, problem, state, data, k)
+        return jax.lax.scan(step, start, jax.random.split(key, 2000))[0]
 
     mode = np.asarray(policy(algo.ALGORITHM.actor(run(jax.random.key(0))), rows.obs).mode())
     clone = np.asarray(policy(clone_actor(init_actor(KEY, 3, 2, (16,)), rows, KEY, 2000), rows.obs).mode())

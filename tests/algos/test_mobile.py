@@ -16,13 +16,14 @@ from damorl.experiment.config import defaults
 from damorl.parts import model_agent, model_data
 from damorl.parts import sac as agents
 from damorl.parts.dynamics import DynamicsConfig
-from damorl.types import Transition
+from damorl.types import Problem, Spec, Transition
 
-from .conftest import BATCH, OBS_DIM, assert_bits, linear, moving_elites, sac_settings, sac_state
+from .conftest import ACTION_DIM, BATCH, OBS_DIM, assert_bits, linear, moving_elites, sac_settings, sac_state
 
 CONFIG = mobile.Config(**sac_settings(real_ratio=0.3), penalty_coefficient=2.0, num_samples=3)
 NUM_REAL = 2  # of the batch's 8 rows
 KEY = jax.random.key(7)
+PROBLEM = Problem(Spec(OBS_DIM, ACTION_DIM), lambda obs, action, next_obs: next_obs[:, 0] > 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def test_target_and_floor_by_hand(state, floor, expected):
 
 
 def updated(config: mobile.Config, state: mobile.State, data):
-    return jax.jit(partial(mobile.update, config))(state, data, KEY)
+    return jax.jit(partial(mobile.update, config, PROBLEM))(state, data, KEY)
 
 
 def test_without_a_coefficient_it_is_sac_with_the_floor_bit_for_bit(state, data):

@@ -85,7 +85,7 @@ def refreshed(module, config, state, data):
 
 
 def updated(module, config, state, data):
-    return jax.jit(partial(module.ALGORITHM.update, config))(state, data, jax.random.key(3))
+    return jax.jit(partial(module.ALGORITHM.update, config, PROBLEM))(state, data, jax.random.key(3))
 
 
 @pytest.fixture(scope="module")

@@ -125,7 +125,7 @@ def test_more_conjugate_raises_the_value(problem, data):
     for share in (0.3, 0.9):
         config = replace(CONFIG, conjugate_share=share, reward_scale=1.0, value_lr=1e-2, tau=0.05, gamma=0.5)
         state = odice.init(jax.random.key(0), config, problem, data)
-        step = lambda state, key, config=config: odice.update(config, state, data, key)
+        step = lambda state, key, config=config: odice.update(config, problem, state, data, key)
         _, metrics = jax.jit(lambda s, k, step=step: jax.lax.scan(step, s, k))(
             state, jax.random.split(jax.random.key(1), 300)
         )

@@ -185,7 +185,7 @@ def test_weight_zero_without_model_updates_is_sac_with_a_cloned_start_bit_for_bi
     def epoch(algo: Any, settings: Any, state: Any, key: Any) -> Any:
         refresh_key, update_key = jax.random.split(key)
         state, _ = algo.refresh(settings, PROBLEM, state, data, refresh_key)
-        step = lambda s, k: algo.update(settings, s, data, k)
+        step = lambda s, k: algo.update(settings, PROBLEM, s, data, k)
         return jax.lax.scan(step, state, jax.random.split(update_key, 5))[0]
 
     state, expected = prepared, model_agent.State(prepared.agent, prepared.model, prepared.buffer)

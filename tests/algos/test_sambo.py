@@ -76,14 +76,14 @@ def test_each_weight_pays_its_own_shift_to_synthetic_rows_only(state, batch, mod
 
 def test_without_weights_it_is_sac_bit_for_bit(state, data, problem):
     config = replace(CONFIG, model_weight=0.0, policy_weight=0.0)
-    found, _ = jax.jit(partial(sambo.update, config))(state, data, KEY)
+    found, _ = jax.jit(partial(sambo.update, config, problem))(state, data, KEY)
     settings = sac.Config(**sac_settings(real_ratio=0.3))
     plain = model_agent.State(state.agent, state.model, state.buffer)
     assert_bits(found.agent, jax.jit(partial(sac.ALGORITHM.update, settings))(plain, data, KEY)[0].agent)
     refreshed, _ = jax.jit(partial(sambo.ALGORITHM.refresh, config, problem))(state, data, KEY)
     expected, _ = jax.jit(partial(sac.ALGORITHM.refresh, settings, problem))(plain, data, KEY)
     assert_bits(refreshed.buffer, expected.buffer)
-    with_weights, _ = jax.jit(partial(sambo.update, CONFIG))(state, data, KEY)
+    with_weights, _ = jax.jit(partial(sambo.update, CONFIG, problem))(state, data, KEY)
     assert np.any(np.asarray(with_weights.agent.critic.params[0].kernel != found.agent.critic.params[0].kernel))
 
 
@@ -150,9 +150,9 @@ def test_update_trains_the_classifiers_to_tell_synthetic_rows(state, data):
         assert gap(after) > gap(before)
 
 
-def test_the_floor_is_under_the_target(state, data, monkeypatch):
+def test_the_floor_is_under_the_target(problem, state, data, monkeypatch):
     monkeypatch.setattr(sambo.sac, "step", lambda config, agent, batch, target, key: (agent, {"target": target}))
-    find = lambda config: np.asarray(jax.jit(partial(sambo.update, config))(state, data, KEY)[1]["target"])
+    find = lambda config: np.asarray(jax.jit(partial(sambo.update, config, problem))(state, data, KEY)[1]["target"])
     free, floored = (find(replace(CONFIG, target_floor=floor)) for floor in (False, True))
     assert free.min() < 0.0 < free.max()
     np.testing.assert_array_equal(floored, np.maximum(free, 0.0))

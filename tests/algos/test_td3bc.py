@@ -35,9 +35,11 @@ def state(problem: Problem, shifted: OfflineData) -> td3bc.State:
     return fresh._replace(target_actor=other(fresh.actor.params), target_critic=other(fresh.critic.params))
 
 
-def updates(config: td3bc.Config, state: td3bc.State, data: OfflineData, count: int) -> list[td3bc.State]:
+def updates(
+    config: td3bc.Config, problem: Problem, state: td3bc.State, data: OfflineData, count: int
+) -> list[td3bc.State]:
     """The states after one, two, ... updates."""
-    step, found = jax.jit(lambda s, k: td3bc.update(config, s, data, k)[0]), []
+    step, found = jax.jit(lambda s, k: td3bc.update(config, problem, s, data, k)[0]), []
     for key in jax.random.split(jax.random.key(3), count):
         state = step(state, key)
         found.append(state)
@@ -78,13 +80,15 @@ def test_target_by_hand(state, batch):
 
 
 @pytest.fixture(scope="module")
-def six_updates(state, shifted) -> list[td3bc.State]:
-    return updates(CONFIG, state, shifted, 6)
+def six_updates(problem, state, shifted) -> list[td3bc.State]:
+    return updates(CONFIG, problem, state, shifted, 6)
 
 
 @pytest.mark.parametrize("delay", [2, 3])
-def test_actor_and_targets_move_on_every_delayth_update_and_the_critic_always(state, shifted, six_updates, delay):
-    states = six_updates if delay == 2 else updates(replace(CONFIG, policy_delay=delay), state, shifted, 6)
+def test_actor_and_targets_move_on_every_delayth_update_and_the_critic_always(
+    problem, state, shifted, six_updates, delay
+):
+    states = six_updates if delay == 2 else updates(replace(CONFIG, policy_delay=delay), problem, state, shifted, 6)
     before = state
     for number, after in enumerate(states, start=1):
         assert int(after.step) == int(after.critic.opt_state[0].count) == number
@@ -95,11 +99,11 @@ def test_actor_and_targets_move_on_every_delayth_update_and_the_critic_always(st
         before = after
 
 
-def test_seeds_keep_their_own_count(state, shifted):
+def test_seeds_keep_their_own_count(problem, state, shifted):
     """Under vmap one seed's actor may move while the other's stands still."""
     pair = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), state)._replace(step=jnp.array([0, 1], jnp.int32))
     keys = jax.random.split(KEY, 2)
-    after, _ = jax.jit(jax.vmap(lambda s, k: td3bc.update(CONFIG, s, shifted, k)))(pair, keys)
+    after, _ = jax.jit(jax.vmap(lambda s, k: td3bc.update(CONFIG, problem, s, shifted, k)))(pair, keys)
     assert after.actor.opt_state[0].count.tolist() == [0, 1]
     assert after.step.tolist() == [1, 2]
 
@@ -144,7 +148,7 @@ def test_without_value_weight_it_clones_bit_for_bit(problem, data):
     """The actor's step is that of behaviour cloning by squared error on the same rows."""
     config = replace(CONFIG, value_weight=0.0, policy_delay=1, standardise_obs=False)
     state = td3bc.init(jax.random.key(0), config, problem, data)
-    after, _ = jax.jit(lambda s, k: td3bc.update(config, s, data, k))(state, KEY)
+    after, _ = jax.jit(lambda s, k: td3bc.update(config, problem, s, data, k))(state, KEY)
 
     def clone(actor, key):
         batch = ring.sample_rows(data.rows, jax.random.split(key)[0], config.batch_size)
@@ -167,13 +171,13 @@ class SeenError(Exception):
     """The rows have been seen; the rest of the update is of no interest."""
 
 
-def test_networks_see_standardised_states(state, shifted, monkeypatch):
+def test_networks_see_standardised_states(problem, state, shifted, monkeypatch):
     def look(config, state, batch, key):
         raise SeenError(batch)
 
     monkeypatch.setattr(td3bc, "td_target", look)
     with pytest.raises(SeenError) as seen:
-        td3bc.update(replace(CONFIG, batch_size=4000), state, shifted, KEY)
+        td3bc.update(replace(CONFIG, batch_size=4000), problem, state, shifted, KEY)
     (rows,) = seen.value.args
     np.testing.assert_allclose(rows.obs.mean(axis=0), 0.0, atol=0.1)
     np.testing.assert_allclose(rows.obs.std(axis=0), 1.0, atol=0.1)
@@ -187,9 +191,9 @@ def test_the_policy_stays_deterministic(six_updates, shifted):
     assert np.all(np.asarray(policy(actor, shifted.rows.obs).log_std) == LOG_STD_MIN)
 
 
-def test_the_evaluated_actor_is_the_actor_or_its_average(state, shifted, six_updates):
+def test_the_evaluated_actor_is_the_actor_or_its_average(problem, state, shifted, six_updates):
     assert_close(six_updates[-1].average_actor, six_updates[-1].actor.params)
-    first, second = updates(replace(CONFIG, policy_delay=1, actor_averaging=0.25), state, shifted, 2)
+    first, second = updates(replace(CONFIG, policy_delay=1, actor_averaging=0.25), problem, state, shifted, 2)
     mean = jax.tree.map(lambda old, new: 0.75 * old + 0.25 * new, first.average_actor, second.actor.params)
     assert_close(second.average_actor, mean)
 

@@ -204,7 +204,7 @@ def train(config: tt.Config, data: OfflineData, keys: jax.Array, updates: int) -
     """Seeds together, `[seed]` keys."""
 
     def one(key: jax.Array, data: OfflineData) -> tt.State:
-        step = lambda s, k: tt.update(config, s, data, k)
+        step = lambda s, k: tt.update(config, PROBLEM, s, data, k)
         return jax.lax.scan(step, tt.init(key, config, PROBLEM, data), jax.random.split(key, updates))[0]
 
     return jax.vmap(one, in_axes=(0, None))(keys, data)
@@ -218,7 +218,7 @@ def test_planning_beats_cloning_where_the_data_acts_at_random(toy: OfflineData) 
     player.reset(16, 0)
     planned = np.mean(player.act(obs) * obs)
     cloner = bc.Config(hidden=(16,), learning_rate=3e-3)
-    step = lambda s, k: bc.update(cloner, s, toy, k)
+    step = lambda s, k: bc.update(cloner, PROBLEM, s, toy, k)
     start = bc.init(jax.random.key(0), cloner, PROBLEM, toy)
     cloned, _ = jax.jit(lambda s, k: jax.lax.scan(step, s, k))(start, jax.random.split(jax.random.key(1), 300))
     actions = np.asarray(policy(cloned.actor.params, jnp.asarray(obs)).mode())[:, 0]

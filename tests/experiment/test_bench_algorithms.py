@@ -105,7 +105,9 @@ def test_products_are_counted_as_often_as_loops_run_them() -> None:
 def test_products_of_damo_are_those_counted_by_hand() -> None:
     config, data = damo.Config(), bench.synthetic_data(100)
     state = jax.eval_shape(lambda: bench.fresh_state(config, data))
-    found = bench_clock.product_flops(lambda s, k: damo.update(config, s, data, k), state, jax.random.key(0))
+    found = bench_clock.product_flops(
+        lambda s, k: damo.update(config, bench.PROBLEM, s, data, k), state, jax.random.key(0)
+    )
     assert found == pytest.approx(bench.analytic_flops(config), rel=0.03)
 
 
@@ -116,7 +118,7 @@ def test_a_loop_inside_an_update_is_counted_in_full() -> None:
     once = bench.update_flops(config, data, bc)
 
     def ten_times(config: Any, state: Any, data: Any, key: Any) -> Any:
-        return jax.lax.scan(lambda s, k: bc.update(config, s, data, k), state, jax.random.split(key, 10))
+        return jax.lax.scan(lambda s, k: bc.update(config, bench.PROBLEM, s, data, k), state, jax.random.split(key, 10))
 
     ten = bench.replace(bc, update=ten_times)
     assert bench.update_flops(config, data, ten) > 7.0 * once

@@ -63,7 +63,7 @@ def state(data: OfflineData) -> model_agent.State:
 @partial(jax.jit, static_argnums=0)
 def epoch(config: Config, state: Any, data: OfflineData) -> Any:
     state, _ = model_agent.refresh(config, PROBLEM, state, data, jax.random.key(1))
-    return model_agent.update(config, state, data, jax.random.key(2))[0]
+    return model_agent.update(config, PROBLEM, state, data, jax.random.key(2))[0]
 
 
 def assert_same(found: Any, expected: Any) -> None:
