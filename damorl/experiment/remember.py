@@ -27,11 +27,11 @@ from damorl.data.cache import cache_dir
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig
 from damorl.files import locked
-from damorl.parts import dynamics
+from damorl.parts import dynamics, dynamics_fit
 from damorl.record import checkpoint, store
 from damorl.types import Key, Recall
 
-CODE = (dynamics, nets, optim, scaler)
+CODE = (dynamics, dynamics_fit, nets, optim, scaler)
 
 
 def remember(data_sha256: str, on_note: Callable[[str], None], directory: Path | None = None) -> Recall:

@@ -12,7 +12,7 @@ import jax
 
 from damorl.core import buffer as ring
 from damorl.errors import UserError
-from damorl.parts import dynamics
+from damorl.parts import dynamics, dynamics_fit
 from damorl.parts.actor import policy
 from damorl.parts.model_units import to_units
 from damorl.parts.rollout import Revise, rollout
@@ -78,7 +78,7 @@ def fit_model(
     def on_epoch(done: int, figures: dict[str, float]) -> None:
         on_progress("dynamics", done, config.max_batches, figures)
 
-    fit = lambda: dynamics.fit_members(key, config, rows, on_epoch)[0]
+    fit = lambda: dynamics_fit.fit_members(key, config, rows, on_epoch)[0]
     if problem.recall is None:
         model = fit()
     else:

@@ -15,7 +15,7 @@ import pytest
 from damorl import api
 from damorl.experiment.remember import model_hashes, remember
 from damorl.experiment.result import load_layers
-from damorl.parts import dynamics
+from damorl.parts import dynamics, dynamics_fit
 
 SETTINGS = dynamics.DynamicsConfig(hidden=(8,), max_batches=2)
 KEY = jax.random.key(3)
@@ -85,8 +85,8 @@ def test_a_cache_that_cannot_be_written_costs_the_run_nothing(tmp_path: Path) ->
 def test_runs_share_their_model_and_refit_gives_the_same(hopper_toy: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("DAMORL_HOME", str(tmp_path / "home"))
     made: list[int] = []
-    honest = dynamics.fit_members
-    monkeypatch.setattr(dynamics, "fit_members", lambda *given: made.append(1) or honest(*given))
+    honest = dynamics_fit.fit_members
+    monkeypatch.setattr(dynamics_fit, "fit_members", lambda *given: made.append(1) or honest(*given))
     train = lambda algo, out, **more: api.train(
         algo, str(hopper_toy), "smoke", out=tmp_path / out, task="hopper", quiet=True, total_updates=50, **more
     )
