@@ -164,7 +164,9 @@ def gather(run: Run, source: Path | str | None, quiet: bool, make: bool = True) 
     data = to_device(dataset)
     key = jax.random.fold_in(jax.random.key(settings.seed), MODEL_STREAM)
     with bar("dynamics", settings.dynamics.max_batches, "batch", quiet) as advance:
-        model, figures = dynamics_fit.fit(key, settings.dynamics, data.rows, lambda done, _: advance(done))
+        model, figures = dynamics_fit.fit(
+            key, settings.dynamics, data.rows, lambda done, _: advance(done), data.episode
+        )
     return Evidence(dataset, data, make_problem(dataset), model, figures["holdout_error"])
 
 

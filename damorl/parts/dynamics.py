@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,12 @@ class DynamicsConfig:
     learning_rate: float = 1e-3
     holdout: int = 1000
     """Hold-out rows, at most a fifth of the data."""
+    early_stop: Literal["one_step", "k_step"] = "one_step"
+    """What snapshots, patience and the order of the members go by. `one_step`: the error on hold-out rows drawn at
+    random. `k_step`: whole episodes are held out, and each member follows its own mean predictions along the recorded
+    actions; the error is that of the state it ends in, as in a rollout."""
+    early_stop_steps: int = 5
+    """Steps of `k_step`: a rollout's length, say."""
     patience: int = 5
     """Stop after so many epochs in which no member improved by 1 %."""
     max_batches: int | None = None
@@ -52,9 +58,11 @@ class DynamicsConfig:
     """Scale of the per-layer weight decays (2.5e-5 ... 1e-4)."""
 
     def __post_init__(self) -> None:
-        """Refuse more elites than members, and a power that is none."""
+        """Refuse more elites than members, a power that is none, and no steps at all."""
         if not 0.0 <= self.nll_beta <= 1.0:
             raise UserError(f"dynamics.nll_beta must lie between 0 and 1, found {self.nll_beta}: 0.5 is usual")
+        if self.early_stop_steps < 1:
+            raise UserError(f"dynamics.early_stop_steps must be at least 1, found {self.early_stop_steps}: 5 is usual")
         if self.num_elites > self.num_members:
             raise UserError(
                 f"dynamics.num_elites must be at most dynamics.num_members, found {self.num_elites} of "
