@@ -59,6 +59,7 @@ def test_the_run_directory_holds_everything(finished: Path) -> None:
         "result.json",
         "curves.png",
         "dataset.json",
+        "dynamics.json",
     }
     rows = numbers(finished)
     assert [row["step"] for row in rows] == [10, 20, 30, 40]
