@@ -98,7 +98,7 @@ def test_the_course_of_the_fit_is_a_panel_over_its_batches():
     assert (axes.get_title(loc="left"), axes.get_xlabel(), axes.get_yscale()) == (FIT, "batches", "log")
     assert axes.get_xlim() == (0.0, 100.0)
     assert line_points(axes, 2.0) == [[(50, 0.2), (100, 0.1)], [(50, pytest.approx(0.7)), (100, 0.4)]]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one step", "after 3 steps"]
+    assert axes.get_legend_handles_labels()[1] == ["one step", "after 3 steps"]
 
 
 def test_a_fit_without_k_steps_or_without_figures_shows_what_it_has():
@@ -113,7 +113,7 @@ def test_a_logarithmic_axis_has_some_ticks_whatever_it_spans(values):
     rows = [{"step": step, "seed": 0, "actor/temperature": value} for step, value in enumerate(values, 1)]
     axes = axes_by_title(curves.curves_figure(rows, {}))["Temperature"]
     low, high = axes.get_ylim()
-    assert 3 <= sum(low <= tick <= high for tick in axes.get_yticks()) <= 9
+    assert 2 <= sum(low <= tick <= high for tick in axes.get_yticks()) <= 9
 
 
 def test_the_picture_is_a_png_beside_the_metrics_or_where_one_wants_it(tmp_path):
