@@ -55,8 +55,12 @@ class Spec(NamedTuple):
     action_dim: int
 
 
-Recall = Callable[[Key, Any, Any, Callable[[], Any]], Any]
-"""`(key, settings, template, fit) -> fit()`, or what it gave before: a pytree shaped as `template`, to the bit."""
+Fit = Callable[[], tuple[Any, Any]]
+"""Makes a model and the figures of its fit, which JSON can hold."""
+
+Recall = Callable[[Key, Any, Any, Fit], tuple[Any, Any]]
+"""`(key, settings, template, fit) -> fit()`, or what it gave before: a pytree shaped as `template`, to the bit, and its
+figures, None where they were not kept."""
 
 
 class Units(NamedTuple):

@@ -48,10 +48,10 @@ def fit():
     (where / f"fitting-{os.getpid()}").touch()
     while not (where / "go on").exists():
         time.sleep(0.05)
-    return dynamics.init_members(jax.random.key(os.getpid()), settings, 3, 2)
+    return dynamics.init_members(jax.random.key(os.getpid()), settings, 3, 2), {}
 template = jax.eval_shape(lambda: dynamics.init_members(key, settings, 3, 2))
 recall = remember("abc", lambda note: print(note, file=sys.stderr, flush=True), where / "models")
-model = recall(key, settings, template, fit)
+model, _ = recall(key, settings, template, fit)
 print([leaf.tobytes().hex() for leaf in jax.tree.leaves(jax.device_get(model))])
 """
 

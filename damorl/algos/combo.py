@@ -11,7 +11,7 @@ its two readings and what it does not copy from public codes are in `parts/conse
 
 Deviations. From the paper: it lowers Q at (s, a) of the model's rollouts; here, as in OfflineRL-Kit, at fresh actions
 of three proposals with the log-sum-exp of CQL(H), by default at all states of the mixed batch (`rho`). From that kit:
-the dynamics' own (targets standardised for the fit, see `parts/dynamics.py`), rollouts end where a task's rule says,
+the dynamics' own (targets standardised, see `parts/dynamics_fit.py`), rollouts end where a task's rule says,
 with the whole rule for Hopper, and `actor_averaging`, which is off in the `paper` preset. Left out because that kit has
 them off: rollouts with uniform actions, the Lagrange multiplier, the target's maximum over ten actions.
 Bugs not copied: rollouts that never terminate (polixir's), proposals for s' evaluated at s' (unifloral's).

@@ -14,7 +14,7 @@ Choices of the released codes that the headline equation does not show, each a f
 (`learn_temperature`). The floor is biased where returns are negative, as early on halfcheetah-random.
 
 Deviations. From the authors' code (mobile) and OfflineRL-Kit, which is by the same authors: u is not computed for
-offline rows, where it is set to 0 anyway; the dynamics' own (see `parts/dynamics.py`), rollouts that end by a task's
+offline rows, where it is set to 0 anyway; the dynamics' own (`parts/dynamics_fit.py`), rollouts that end by a task's
 whole rule, and `actor_averaging`, which is off in the `paper` preset. The two codes differ: the kit stops every
 dynamics fit at 30 epochs, mobile only walker2d-medium's; the kit's coefficient for halfcheetah-medium-expert is 2.0
 with 5 % offline rows, mobile's 1.0 with half; the kit learns the temperature on hopper-medium-replay, mobile fixes it

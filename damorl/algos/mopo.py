@@ -13,7 +13,7 @@ Deviations. From the paper: its u is the largest Frobenius norm of a member's co
 this one, takes the norm of standard deviations, reward included, and the maximum over all seven members, not over the
 elites. From the released TensorFlow code: the agent is OfflineRL-Kit's (actor rate 1e-4 with a cosine instead of 3e-4,
 target entropy -action_dim instead of -3 everywhere, temperature at most 1), and tuned values are that kit's for D4RL
-v2. From that kit: the dynamics' own (targets standardised for the fit, see `parts/dynamics.py`), rollouts end where a
+v2. From that kit: the dynamics' own (targets standardised, see `parts/dynamics_fit.py`), rollouts end where a
 task's rule says, with the whole rule for Hopper, and `actor_averaging`, which is off in the `paper` preset.
 Bugs not copied: next states that are the next episode's start (D4RL's loader), rollouts that go on after their end.
 """

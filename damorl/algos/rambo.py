@@ -16,8 +16,8 @@ agent sees raw states (the original standardises them; the model standardises it
 with a cloned start; the model moves before each block of updates, so once more than in the original, at the start,
 against an untrained critic; 255 instead of 256 imagined rows, dealt evenly to five elites; cloning takes
 `cloning_updates` steps at rate 1e-3 instead of 50 epochs at 1e-4; the temperature is at most 1 (OfflineRL-Kit);
-initial log-variance bounds, hold-out share and target scaling are those of `parts/dynamics.py`. From OfflineRL-Kit:
-rollouts every 1000 updates instead of 250, real rows drawn for each elite instead of shared.
+initial log-variance bounds, hold-out share and target scaling are those of `parts/dynamics.py` and its fit. From
+OfflineRL-Kit: rollouts every 1000 updates instead of 250, real rows drawn for each elite instead of shared.
 Bugs not copied: densities exponentiated before their logarithm (log 0 for far samples), whole batches skipped in
 cloning where an action touches its bound, next states that are the next episode's start, the Hopper rule's bracket.
 """

@@ -25,7 +25,7 @@ from damorl.algos import damo
 from damorl.algos.base import Algorithm, OfflineData, Problem
 from damorl.core.scaler import fit_standardiser
 from damorl.experiment.bench_clock import MIN_ROUNDS, clock, interleave, machine, matrix_job, peak_memory, product_flops
-from damorl.parts import dynamics
+from damorl.parts import dynamics, dynamics_fit
 from damorl.types import Key, Spec, Transition
 from damorl.world.tasks import hopper_ended
 
@@ -159,7 +159,7 @@ def fit_rate(workload: Workload, data: OfflineData, seconds: float) -> float:
 
     endless = replace(workload.config.dynamics, max_batches=None, epoch_batches=workload.fit_batches, patience=10**9)
     with suppress(StopIteration):
-        dynamics.fit(jax.random.key(0), endless, data.rows, on_epoch)
+        dynamics_fit.fit(jax.random.key(0), endless, data.rows, on_epoch)
     return workload.fit_batches / statistics.median(np.diff(ends).tolist())
 
 

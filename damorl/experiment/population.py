@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ import numpy as np
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig, replace
 from damorl.record.members import Member
-from damorl.types import Array, Key, Problem
+from damorl.types import Array, Fit, Key, Problem
 
 
 def with_population(config: RunConfig, varied: Mapping[str, Sequence[float]]) -> RunConfig:
@@ -104,9 +104,9 @@ def with_traced(settings: Any, values: Mapping[str, Array]) -> Any:
 
 def sharing_fits(problem: Problem) -> Problem:
     """`problem` with a memory of the fits that this process has made or read: members of one seed share theirs."""
-    made: dict[tuple[bytes, Any], Any] = {}
+    made: dict[tuple[bytes, Any], tuple[Any, Any]] = {}
 
-    def recall(key: Key, settings: Any, template: Any, fit: Callable[[], Any]) -> Any:
+    def recall(key: Key, settings: Any, template: Any, fit: Fit) -> tuple[Any, Any]:
         name = np.asarray(jax.random.key_data(key)).tobytes(), settings
         if name not in made:
             made[name] = fit() if problem.recall is None else problem.recall(key, settings, template, fit)

@@ -2,7 +2,8 @@
 
 A fit is known by everything that decides its bits: data, settings, key, the code that fits, versions and device. So a
 run gives the same numbers whether its model was read or made, and a sweep over what comes after the fit pays for the
-fit once. Processes that need the same fit at the same time make it once as well: one fits, the others wait.
+fit once. Processes that need the same fit at the same time make it once as well: one fits, the others wait. Beside a
+model lie the figures of its fit.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from damorl.data.cache import cache_dir
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig
 from damorl.files import locked
-from damorl.parts import dynamics
+from damorl.parts import dynamics, dynamics_fit, holdout
 from damorl.record import checkpoint, store
-from damorl.types import Key, Recall
+from damorl.types import Fit, Key, Problem, Recall
 
-CODE = (dynamics, nets, optim, scaler)
+CODE = (dynamics, dynamics_fit, holdout, nets, optim, scaler)
+FIGURES = "figures.json"
+MISSING = "the model was read from the cache, where the figures of its fit were not kept"
 
 
 def remember(data_sha256: str, on_note: Callable[[str], None], directory: Path | None = None) -> Recall:
@@ -42,7 +45,7 @@ def remember(data_sha256: str, on_note: Callable[[str], None], directory: Path |
     """
     root = cache_dir() / "models" if directory is None else directory
 
-    def recall(key: Key, settings: Any, template: Any, fit: Callable[[], Any]) -> Any:
+    def recall(key: Key, settings: Any, template: Any, fit: Fit) -> tuple[Any, Any]:
         identity = identify(data_sha256, settings, key)
         place = root / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         read = f"the dynamics were fitted before and are read from {place} (--refit fits them again)"
@@ -54,23 +57,30 @@ def remember(data_sha256: str, on_note: Callable[[str], None], directory: Path |
                 on_note(read)
                 return found
             shutil.rmtree(place, ignore_errors=True)  # what is there, if anything, cannot be read
-            model = fit()
+            model, figures = fit()
             try:
-                keep(place, model, identity)
+                keep(place, model, figures, identity)
             except (OSError, UserError) as error:  # a run does not need it
                 on_note(f"the fitted dynamics are not kept for other runs: {error}")
-            return model
+            return model, figures
 
     return recall
 
 
-def stored(place: Path, template: Any, identity: dict[str, str], on_note: Callable[[str], None]) -> Any:
-    """The model at `place`; None if there is none that can be read."""
+def stored(
+    place: Path, template: Any, identity: dict[str, str], on_note: Callable[[str], None]
+) -> tuple[Any, Any] | None:
+    """The model at `place` with its figures, or None for those that cannot be read; None without a readable model."""
     try:
         found = checkpoint.restore(place, template, identity, on_note)
     except UserError:
         return None
-    return None if found is None else found[0]
+    if found is None:
+        return None
+    figures = None
+    with suppress(UserError):
+        figures = store.read_json(place / FIGURES)
+    return found[0], figures
 
 
 @contextmanager
@@ -82,11 +92,12 @@ def alone(place: Path, on_note: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def keep(place: Path, model: Any, identity: dict[str, str]) -> None:
-    """Write `model` so that `place` appears whole; where another process was faster, its copy stays."""
+def keep(place: Path, model: Any, figures: Any, identity: dict[str, str]) -> None:
+    """Write `model` and `figures` so that `place` appears whole; where another process was faster, its copy stays."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=place.parent) as own:
         checkpoint.save(Path(own) / place.name, model, 0, identity)
+        store.write_json(Path(own) / place.name / FIGURES, figures)
         try:
             os.rename(Path(own) / place.name, place)
         except OSError:
@@ -106,6 +117,17 @@ def identify(data_sha256: str, settings: Any, key: Key) -> dict[str, str]:
         "jax": " ".join(versions),
         "device": f"{device.platform} {device.device_kind}",
     }
+
+
+def noting_fits(problem: Problem, on_figures: Callable[[Any], None]) -> Problem:
+    """`problem`, in which every fit that is made or found again hands its figures to `on_figures`, too."""
+
+    def recall(key: Key, settings: Any, template: Any, fit: Fit) -> tuple[Any, Any]:
+        model, figures = fit() if problem.recall is None else problem.recall(key, settings, template, fit)
+        on_figures({"missing": MISSING} if figures is None else figures)
+        return model, figures
+
+    return dataclasses.replace(problem, recall=recall)
 
 
 def model_hashes(config: RunConfig, state: Any) -> dict[str, str | None]:

@@ -30,7 +30,7 @@ from damorl.experiment.ranking import choose, rank_correlation
 from damorl.experiment.result import list_policies, load_layers, require_network
 from damorl.experiment.sources import load_dataset
 from damorl.experiment.train import make_problem, to_device
-from damorl.parts import dynamics
+from damorl.parts import dynamics, dynamics_fit
 from damorl.parts.fqe import FQEConfig, FQEResult, evaluate_policies
 from damorl.parts.model_value import Episode, ModelValue, fit_bounds, model_values
 from damorl.record import store
@@ -164,7 +164,9 @@ def gather(run: Run, source: Path | str | None, quiet: bool, make: bool = True) 
     data = to_device(dataset)
     key = jax.random.fold_in(jax.random.key(settings.seed), MODEL_STREAM)
     with bar("dynamics", settings.dynamics.max_batches, "batch", quiet) as advance:
-        model, figures = dynamics.fit(key, settings.dynamics, data.rows, lambda done, _: advance(done))
+        model, figures = dynamics_fit.fit(
+            key, settings.dynamics, data.rows, lambda done, _: advance(done), data.episode
+        )
     return Evidence(dataset, data, make_problem(dataset), model, figures["holdout_error"])
 
 

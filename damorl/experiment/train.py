@@ -7,6 +7,7 @@ bit.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Collection
 from contextlib import closing
@@ -26,7 +27,7 @@ from damorl.experiment.describe import describe_run, remarks
 from damorl.experiment.population import member_settings, sharing_fits, stacked_values, with_traced
 from damorl.experiment.progress import Progress
 from damorl.experiment.recorder import Recorder, metric_rows
-from damorl.experiment.remember import model_hashes, remember
+from damorl.experiment.remember import model_hashes, noting_fits, remember
 from damorl.experiment.result import POLICIES, Result, kept_policy_path, save_policies, summarise
 from damorl.experiment.units import Work, in_units, own_actor, own_metrics
 from damorl.parts.start import rank_episodes
@@ -120,15 +121,21 @@ def prepare_states(
     state: Any,
     progress: Progress,
     deadline: float | None = None,
+    fits: dict[str, Any] | None = None,
 ) -> Any:
-    """The host-side stage, one member after the other, stacked again; those of one seed share its fit."""
+    """The host-side stage, one member after the other, stacked again; those of one seed share its fit.
+
+    `fits` is given the figures of each seed's fit, where one is made.
+    """
+    fits = {} if fits is None else fits
     prepared, members = [], config.members
     problem = sharing_fits(problem) if config.population else problem
     for index, key in enumerate(member_keys(config)):
         own = jax.tree.map(lambda leaf, i=index: leaf[i], state)
         key = jax.random.fold_in(key, PREPARE_STREAM)
         on_progress = until(deadline, progress.stage(members[index].label))
-        own = config.algorithm.prepare(key, member_settings(config, members[index]), problem, own, data, on_progress)
+        noting = noting_fits(problem, partial(fits.__setitem__, str(members[index].seed)))
+        own = config.algorithm.prepare(key, member_settings(config, members[index]), noting, own, data, on_progress)
         prepared.append(own)
     progress.end_stage()
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *prepared)
@@ -209,10 +216,13 @@ def start_or_resume(
         store.truncate_metrics(run_dir, step)
         return state, step
     store.truncate_metrics(run_dir, -1)
-    began = time.perf_counter()
-    state = prepare_states(*work, init_state(*work), progress, deadline)
+    began, fits = time.perf_counter(), dict[str, Any]()
+    state = prepare_states(*work, init_state(*work), progress, deadline, fits)
     told = {"prepare_seconds": time.perf_counter() - began, "sha256": model_hashes(work.config, state)}
     store.write_json(run_dir / store.MODELS, told)
+    if fits:
+        settings = dataclasses.asdict(work.config.algo_config.dynamics)
+        store.write_json(run_dir / store.DYNAMICS, {"settings": settings, "seeds": fits})
     checkpoint.save(run_dir / "checkpoint", state, 0, identity)
     return state, 0
 

@@ -12,7 +12,7 @@ import jax
 
 from damorl.core import buffer as ring
 from damorl.errors import UserError
-from damorl.parts import dynamics
+from damorl.parts import dynamics, dynamics_fit
 from damorl.parts.actor import policy
 from damorl.parts.model_units import to_units
 from damorl.parts.rollout import Revise, rollout
@@ -73,17 +73,17 @@ def fit_model(
     runs in different units have the same model too.
     """
     key = jax.random.fold_in(key, FIT_STREAM)
-    rows = data.rows if problem.own_data is None else problem.own_data.rows
+    own = data if problem.own_data is None else problem.own_data
 
     def on_epoch(done: int, figures: dict[str, float]) -> None:
         on_progress("dynamics", done, config.max_batches, figures)
 
-    fit = lambda: dynamics.fit_members(key, config, rows, on_epoch)[0]
+    fit = lambda: dynamics_fit.fit_members(key, config, own.rows, on_epoch, own.episode)
     if problem.recall is None:
-        model = fit()
+        model, _ = fit()
     else:
         template = jax.eval_shape(lambda: dynamics.init_members(key, config, *problem.spec))
-        model = problem.recall(key, config, template, fit)
+        model, _ = problem.recall(key, config, template, fit)
     model = to_units(model, data.units)
     return model if all_members else dynamics.first_members(model, config.num_elites)
 

@@ -8,6 +8,8 @@
     checkpoint/       the training state
     result.json       the final scores
     models.json       what the preparation took, and the hash of each seed's fitted dynamics
+    dynamics.json     the course of each seed's fit: {"settings": {...}, "seeds": {"0": FIGURES}}, as
+                      `parts.dynamics_fit.fit_members` gives them; {"missing": why} for a seed without
     dataset.json      the data set's card, dataset.png its picture
     policies.safetensors, policies/  the last policy, and those kept on the way
     selection.json    what `damorl select` thinks of them
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from tensorboardX.event_file_writer import EventsWriter
 
 CONFIG, PROVENANCE, METRICS, RESULT = "config.json", "provenance.json", "metrics.jsonl", "result.json"
-LOCK, MODELS = ".lock", "models.json"
+LOCK, MODELS, DYNAMICS = ".lock", "models.json", "dynamics.json"
 LOG, FAILURE, SWEEP = "log.txt", "failure.json", "sweep.json"
 BESIDE = (LOCK, LOG, FAILURE)
 """What may be in a run directory before the run is: its lock, and what a sweep keeps there."""

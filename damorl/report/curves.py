@@ -16,7 +16,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from damorl.files import atomic_file
 from damorl.record.members import describe, settings_of
-from damorl.record.store import CONFIG, Row, read_json, read_metrics
+from damorl.record.store import CONFIG, DYNAMICS, NOT_FINITE, Row, read_json, read_metrics
 
 BLUE, RED, GREY, INK = "#1f5fa8", "#c8553d", "#8a8f98", "#22262b"
 COLOURS = (BLUE, RED, "#3c8d5a", "#8a5fa8", "#b8892b", "#3f9bb0", "#7a5c48", "#c0508c")
@@ -81,21 +81,28 @@ def draw_curves(run_dir: Path, path: Path | None = None) -> Path:
     """Draw the learning curves of `run_dir` into `path` (default `curves.png` in it) as PNG, atomically.
 
     Thin lines are single seeds, the bold one is their mean. Panels whose metrics were not recorded are left out.
-    Raises `UserError` if the run's config or metrics are missing or damaged, or the picture cannot be written.
+    Raises `UserError` if the run's config or metrics are missing, one of its files is damaged, or the picture cannot be
+    written.
     """
     path = run_dir / "curves.png" if path is None else path
     config, rows = read_json(run_dir / CONFIG), read_metrics(run_dir)
+    fits = read_json(run_dir / DYNAMICS) if (run_dir / DYNAMICS).exists() else {}
     with rc_context(STYLE):
-        figure = curves_figure(rows, config)
+        figure = curves_figure(rows, config, fits)
         with atomic_file(path) as temporary:
             figure.savefig(temporary, format="png", dpi=150)
     return path
 
 
-def curves_figure(rows: Sequence[Row], config: Mapping[str, Any]) -> Figure:
-    """The figure itself: a grid, three panels wide, of those panels that have data."""
+def curves_figure(rows: Sequence[Row], config: Mapping[str, Any], fits: Mapping[str, Any] | None = None) -> Figure:
+    """The figure itself: a grid, three panels wide, of those panels that have data. `fits` is dynamics.json."""
     settings = [describe(values) for values in settings_of(config)] if config.get("population") else []
-    drawn = [(panel, curves) for panel in PANELS if (curves := panel_curves(rows, panel, settings))]
+    fit_rows, fitted = rows_of_fits(fits or {}), fit_panel(fits or {})
+    drawn = [
+        (panel, curves, rows, "gradient updates") for panel in PANELS if (curves := panel_curves(rows, panel, settings))
+    ]
+    if curves := panel_curves(fit_rows, fitted):
+        drawn.append((fitted, curves, fit_rows, "batches"))
     columns = max(1, min(3, len(drawn)))
     lines = max(1, -(-len(drawn) // columns))
     figure = Figure(
@@ -103,12 +110,29 @@ def curves_figure(rows: Sequence[Row], config: Mapping[str, Any]) -> Figure:
     )
     figure.suptitle(title(rows, config), x=0.012, ha="left", fontsize=12, fontweight="bold")
     levels = references(config)
-    for index, (panel, curves) in enumerate(drawn):
+    for index, (panel, curves, source, unit) in enumerate(drawn):
         axes = figure.add_subplot(lines, columns, index + 1)
         draw_panel(axes, panel, curves, levels.get(panel.reference or "", {}))
-        axes.set_xlim(0, max(row["step"] for row in rows))
-        axes.set_xlabel("gradient updates" if index >= len(drawn) - columns else "")
+        axes.set_xlim(0, max(row["step"] for row in source))
+        axes.set_xlabel(unit if index >= len(drawn) - columns else "")
     return figure
+
+
+def fit_panel(fits: Mapping[str, Any]) -> Panel:
+    """The panel of the model's fit; dynamics.json says how many steps were followed."""
+    steps = fits.get("settings", {}).get("early_stop_steps")
+    curves = {"holdout_error": "one step", "k_step_error": f"after {steps} step{'s' * (steps != 1)}"}
+    return Panel("Model's error on held-out rows", curves, log=True)
+
+
+def rows_of_fits(fits: Mapping[str, Any]) -> list[Row]:
+    """The epochs of all fits in dynamics.json as rows of metrics, at batches instead of updates."""
+    return [
+        {"step": epoch["batches"], "seed": seed}
+        | {name: NOT_FINITE.get(str(value), value) for name, value in epoch.items() if value is not None}
+        for seed, figures in fits.get("seeds", {}).items()
+        for epoch in figures.get("epochs", [])
+    ]
 
 
 def panel_curves(rows: Sequence[Row], panel: Panel, settings: Sequence[str] = ()) -> dict[str, Curve]:
@@ -187,7 +211,8 @@ def scale_values(axes: Axes, panel: Panel, curves: Mapping[str, Curve]) -> None:
         return
     axes.set_yscale("log")
     decades = np.ptp(np.log10(axes.get_ylim()))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.7 else (1,)))
+    close = MaxNLocator(5, steps=NICE)  # within a factor of 5 the powers and their halves are too few
+    axes.yaxis.set_major_locator(close if decades < 0.7 else LogLocator(subs=(1, 2, 5) if decades < 2.7 else (1,)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(NullLocator())
 

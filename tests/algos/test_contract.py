@@ -63,6 +63,7 @@ def test_it_trains_from_the_command_line_and_resumes_bit_for_bit(
     rows = store.read_metrics(whole)
     assert [row["step"] for row in rows] == [10, 20]
     assert "eval/score" in rows[-1]
+    assert (whole / "dynamics.json").exists() == hasattr(ALGORITHMS[algo].config_type(), "dynamics")
     with cut_off_after(10, monkeypatch):
         from_shell(algo, hopper_toy, tmp_path / "halves")
     halves = from_shell(algo, hopper_toy, tmp_path / "halves", "--resume")

@@ -22,7 +22,7 @@ from damorl.experiment.command import train_command
 from damorl.experiment.config import RunConfig, defaults, replace, run_config_from_dict
 from damorl.experiment.population import member_settings, parse_population, with_population
 from damorl.experiment.progress import Progress
-from damorl.parts import dynamics
+from damorl.parts import dynamics_fit
 from damorl.record import checkpoint, store
 from damorl.record.members import find_member
 from damorl.report.compare import compare
@@ -150,8 +150,8 @@ def test_the_dynamics_are_fitted_once_per_seed(
     data_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits: list[int] = []
-    fit = dynamics.fit_members
-    monkeypatch.setattr(dynamics, "fit_members", lambda *a, **k: (fits.append(1), fit(*a, **k))[1])
+    fit = dynamics_fit.fit_members
+    monkeypatch.setattr(dynamics_fit, "fit_members", lambda *a, **k: (fits.append(1), fit(*a, **k))[1])
     config = with_population(smoke("damo", data_path, (3, 5)), WEIGHTS)
     problem, data = loop.make_problem(dataset), loop.to_device(dataset)
     state = loop.prepare_states(

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from damorl import api
-from damorl.experiment.remember import model_hashes, remember
+from damorl.experiment.remember import model_hashes, noting_fits, remember
 from damorl.experiment.result import load_layers
-from damorl.parts import dynamics
+from damorl.parts import dynamics, dynamics_fit
+from damorl.record import store
+from damorl.types import Problem, Spec
+from damorl.world.tasks import never_ended
 
 SETTINGS = dynamics.DynamicsConfig(hidden=(8,), max_batches=2)
 KEY = jax.random.key(3)
@@ -27,21 +30,38 @@ class Fit:
 
     def __init__(self, seed: int = 0) -> None:
         self.made, self.model = 0, dynamics.init_members(jax.random.key(seed), SETTINGS, 3, 2)
+        self.figures = {"epochs": [{"batches": 2, "k_step_error": None}], "chosen": [0.25, float("nan")]}
 
-    def __call__(self) -> dynamics.Dynamics:
+    def __call__(self) -> tuple[dynamics.Dynamics, dict[str, Any]]:
         self.made += 1
-        return self.model
+        return self.model, self.figures
 
 
 def test_the_second_time_is_read_and_the_same_to_the_bit(tmp_path: Path) -> None:
     fit, notes = Fit(), list[str]()
     recall = remember("abc", notes.append, tmp_path)
-    first, second = recall(KEY, SETTINGS, TEMPLATE, fit), recall(KEY, SETTINGS, TEMPLATE, fit)
+    (first, told), (second, found) = (recall(KEY, SETTINGS, TEMPLATE, fit) for _ in range(2))
     assert (fit.made, len(notes)) == (1, 1)
     assert str(tmp_path) in notes[0]
     assert jax.tree.structure(first) == jax.tree.structure(second)
     for made, read in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
         assert (made.dtype, made.tobytes()) == (read.dtype, read.tobytes())
+    assert found == store.plain(told)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_model_whose_figures_are_lost_is_read_all_the_same(tmp_path: Path, damaged: bool) -> None:
+    fit, told, recall = Fit(), [], remember("abc", print, tmp_path)
+    recall(KEY, SETTINGS, TEMPLATE, fit)
+    (file,) = tmp_path.rglob("figures.json")
+    file.write_text("{") if damaged else file.unlink()
+    asking = noting_fits(Problem(Spec(3, 2), never_ended, recall), told.append)
+    assert asking.recall is not None
+    model, figures = asking.recall(KEY, SETTINGS, TEMPLATE, fit)
+    assert (fit.made, figures) == (1, None)
+    assert jax.tree.all(jax.tree.map(np.array_equal, model, fit.model))
+    assert [list(entry) for entry in told] == [["missing"]]
+    assert "not kept" in told[0]["missing"]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +97,7 @@ def test_a_cache_that_cannot_be_written_costs_the_run_nothing(tmp_path: Path) ->
     notes: list[str] = []
     (tmp_path / "file").write_text("in the way")
     fit = Fit()
-    model = remember("abc", notes.append, tmp_path / "file")(KEY, SETTINGS, TEMPLATE, fit)
+    model, _ = remember("abc", notes.append, tmp_path / "file")(KEY, SETTINGS, TEMPLATE, fit)
     assert model is fit.model
     assert "not kept" in notes[0]
 
@@ -85,18 +105,20 @@ def test_a_cache_that_cannot_be_written_costs_the_run_nothing(tmp_path: Path) ->
 def test_runs_share_their_model_and_refit_gives_the_same(hopper_toy: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("DAMORL_HOME", str(tmp_path / "home"))
     made: list[int] = []
-    honest = dynamics.fit_members
-    monkeypatch.setattr(dynamics, "fit_members", lambda *given: made.append(1) or honest(*given))
+    honest = dynamics_fit.fit_members
+    monkeypatch.setattr(dynamics_fit, "fit_members", lambda *given: made.append(1) or honest(*given))
     train = lambda algo, out, **more: api.train(
         algo, str(hopper_toy), "smoke", out=tmp_path / out, task="hopper", quiet=True, total_updates=50, **more
     )
-    train("mopo", "a")
+    runs = [train("mopo", "a")]
     assert len(made) == 1
-    train("damo", "a")  # another algorithm
+    runs.append(train("damo", "a"))  # another algorithm
     again = train("mopo", "b", penalty_coefficient=1.0)
     assert len(made) == 1
     refitted = train("mopo", "c", refit=True, penalty_coefficient=1.0)
     assert len(made) == 2
+    told = [(run.run_dir / "dynamics.json").read_bytes() for run in [*runs, again, refitted]]
+    assert set(told) == {told[0]}
     for one, other in zip(load_layers(again.run_dir, 0), load_layers(refitted.run_dir, 0), strict=True):
         for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
             np.testing.assert_array_equal(left, right)

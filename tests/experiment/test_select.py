@@ -122,7 +122,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     model = lambda run, *_: selection.ModelValue(np.arange(float(len(run.kept))), np.ones(len(run.kept)))
     monkeypatch.setattr(selection, "fitted_values", values)
     monkeypatch.setattr(selection, "imagined_values", model)
-    monkeypatch.setattr(selection.dynamics, "fit", lambda *_: (None, {"holdout_error": 0.5}))
+    monkeypatch.setattr(selection.dynamics_fit, "fit", lambda *_: (None, {"holdout_error": 0.5}))
     return judged
 
 
@@ -222,7 +222,7 @@ def test_a_diverged_estimate_is_stored_as_missing(run_dir: Path) -> None:
 
 def test_runs_on_the_same_data_share_the_model(data_path: Path, tmp_path: Path, fits: list[Path], monkeypatch) -> None:
     models: list[int] = []
-    monkeypatch.setattr(selection.dynamics, "fit", lambda *_: models.append(1) or (None, {"holdout_error": 0.5}))
+    monkeypatch.setattr(selection.dynamics_fit, "fit", lambda *_: models.append(1) or (None, {"holdout_error": 0.5}))
     runs = [write_run(tmp_path / name, data_path) for name in ("a", "b")]
     found = select([runs[1], runs[0]], SETTINGS)
     assert [entry["run_dir"] for entry in found] == [str(runs[1]), str(runs[0])]

@@ -24,6 +24,7 @@ from damorl.experiment import train as loop
 from damorl.experiment.config import RunConfig, defaults, replace
 from damorl.experiment.result import list_policies, summarise
 from damorl.record import checkpoint, store
+from tests.interrupting import cut_off_after
 
 
 def smoke(data_path: Path, seeds: tuple[int, ...] = (0,), **changes: Any) -> RunConfig:
@@ -59,6 +60,7 @@ def test_the_run_directory_holds_everything(finished: Path) -> None:
         "result.json",
         "curves.png",
         "dataset.json",
+        "dynamics.json",
     }
     rows = numbers(finished)
     assert [row["step"] for row in rows] == [10, 20, 30, 40]
@@ -123,10 +125,33 @@ def test_kill_and_resume_is_bit_for_bit(data_path: Path, dataset: Dataset, finis
     assert not (run_dir / "result.json").exists(), "the run was over before it could be killed"
     loop.train(smoke(data_path), dataset, run_dir, quiet=True)
     assert numbers(run_dir) == numbers(finished)
+    assert (run_dir / "dynamics.json").read_bytes() == (finished / "dynamics.json").read_bytes()
     mine, theirs = (load_file(checkpoint.checkpoints(d / "checkpoint")[-1]) for d in (run_dir, finished))
     assert mine.keys() == theirs.keys()
     for name in mine:
         assert mine[name].tobytes() == theirs[name].tobytes(), name
+
+
+def test_the_course_of_every_fit_is_told_and_stays_when_a_run_goes_on(
+    data_path: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = smoke(data_path, (0, 1), **{"dynamics.early_stop": "k_step"})
+    with cut_off_after(10, monkeypatch):
+        loop.train(config, dataset, tmp_path, quiet=True)
+    told = (tmp_path / "dynamics.json").read_bytes()
+    loop.train(config, dataset, tmp_path, quiet=True)
+    assert (tmp_path / "dynamics.json").read_bytes() == told
+    found, settings = store.read_json(tmp_path / "dynamics.json"), config.algo_config.dynamics
+    assert found["settings"] == store.plain(dataclasses.asdict(settings))
+    assert list(found["seeds"]) == ["0", "1"]
+    for figures in found["seeds"].values():
+        assert [epoch["batches"] for epoch in figures["epochs"]] == [2, 4]
+        assert all(epoch[name] > 0.0 for epoch in figures["epochs"] for name in ("holdout_error", "k_step_error"))
+        assert len(figures["chosen"]) == settings.num_members
+        assert figures["chosen"] == sorted(figures["chosen"])
+        assert (figures["elites"], figures["batches"]) == (settings.num_elites, 4)
+        assert figures["stopped"] == "max_batches"
+    assert found["seeds"]["0"] != found["seeds"]["1"]
 
 
 def test_a_damaged_checkpoint_is_passed_over(data_path: Path, dataset: Dataset, finished: Path, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from damorl.core.nets import Dense
+from damorl.core.optim import init_learner
 from damorl.core.scaler import Standardiser
 from damorl.errors import UserError
-from damorl.parts import dynamics
+from damorl.parts import dynamics, dynamics_fit
 from damorl.parts.dynamics import Dynamics, DynamicsConfig, DynamicsParams
 from damorl.types import Transition
 
@@ -192,13 +193,13 @@ def inputs(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray
 
 def num_programs() -> int:
     """How many versions of the epoch have been compiled so far."""
-    return getattr(dynamics.fit_epoch, "_cache_size")()  # noqa: B009
+    return getattr(dynamics_fit.fit_epoch, "_cache_size")()  # noqa: B009
 
 
 @pytest.fixture(scope="module")
 def fitted(system: Transition) -> Fitted:
     epochs, programs = [], num_programs()
-    model, figures = dynamics.fit(jax.random.key(0), CONFIG, system, lambda *epoch: epochs.append(epoch))
+    model, figures = dynamics_fit.fit(jax.random.key(0), CONFIG, system, lambda *epoch: epochs.append(epoch))
     return Fitted(model, figures, epochs, num_programs() - programs)
 
 
@@ -224,6 +225,11 @@ def test_fit_reports_the_share_of_variance_that_noise_leaves(fitted, system):
     assert figures["batches"] == epochs[-1][0] == CONFIG.max_batches
     assert [done for done, _ in epochs] == list(range(100, 601, 100))
     assert epochs[-1][1]["dynamics/holdout_error"] < epochs[0][1]["dynamics/holdout_error"]
+    assert set(epochs[-1][1]) == {"dynamics/nll", "dynamics/holdout_error"}
+    assert figures["stopped"] == "max_batches"
+    for told, (batches, metrics) in zip(figures["epochs"], epochs, strict=True):
+        expected = {name.removeprefix("dynamics/"): value for name, value in metrics.items()}
+        assert told == {"batches": batches, "k_step_error": None} | expected
 
 
 def test_fit_has_the_shape_of_an_unfitted_model(fitted):
@@ -257,12 +263,14 @@ def test_elites_are_the_members_of_lowest_holdout_error_best_first_and_patience_
             stale_epochs=jnp.int32(len(calls) - 1),
         ), {}
 
-    monkeypatch.setattr(dynamics, "fit_epoch", fake_epoch)
-    model, figures = dynamics.fit(jax.random.key(0), config, system)
+    monkeypatch.setattr(dynamics_fit, "fit_epoch", fake_epoch)
+    model, figures = dynamics_fit.fit(jax.random.key(0), config, system)
     assert model.params.layers[0].bias[:, 0].tolist() == [2.0, 0.0]
     assert figures["holdout_error"] == pytest.approx((0.1 + 0.4) / 2)
     assert calls == [15] * 3  # 900 training rows are 15 batches of 64; the first epoch improved, two did not
-    assert figures["batches"] == 45.0
+    assert (figures["batches"], figures["stopped"], figures["elites"]) == (45, "patience", 2)
+    assert figures["chosen"] == pytest.approx([0.1, 0.4, 0.9])
+    assert [epoch["batches"] for epoch in figures["epochs"]] == [15, 30, 45]
 
 
 def test_each_member_keeps_its_best_snapshot_and_only_that(system, fitted):
@@ -271,18 +279,18 @@ def test_each_member_keeps_its_best_snapshot_and_only_that(system, fitted):
     x, y = (x - x.mean(axis=0)) / x.std(axis=0), (y - y.mean(axis=0)) / jnp.maximum(y.std(axis=0), 1e-3)
     rows = jnp.tile(jnp.arange(900), (3, 1))
     varying = jnp.array([1.0, 0.0, 1.0], jnp.float32)
-    arrays = (rows, x[100:], y[100:], x[:100], y[:100], varying)
+    arrays = dynamics_fit.FitRows(rows, x[100:], y[100:], x[:100], y[:100], varying, unit(3), unit(3))
     params = dynamics.init_params(jax.random.key(1), CONFIG, 2, 1)
     start = jax.tree.map(np.asarray, params.layers)
-    state = dynamics.FitState(
-        learner=dynamics.init_learner(params, dynamics.make_optimiser(CONFIG)),
+    state = dynamics_fit.FitState(
+        learner=init_learner(params, dynamics_fit.make_optimiser(CONFIG)),
         best_layers=jax.tree.map(jnp.copy, params.layers),
         best_error=jnp.array([1e10, 1e-9, 1e10], jnp.float32),  # nothing will beat the second member's
         stale_epochs=jnp.int32(3),
     )
 
     def epoch(state):
-        return dynamics.fit_epoch(state, arrays, jax.random.key(2), config=CONFIG, num_batches=100)
+        return dynamics_fit.fit_epoch(state, arrays, jax.random.key(2), config=CONFIG, num_batches=100)
 
     state, metrics = epoch(state)
     for best, now, before in zip(

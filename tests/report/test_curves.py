@@ -77,14 +77,56 @@ def test_a_temperature_of_zero_is_drawn_on_a_linear_axis():
     assert axes_by_title(curves.curves_figure(rows, {}))["Temperature"].get_yscale() == "linear"
 
 
+FITS = {
+    "settings": {"early_stop_steps": 3},
+    "seeds": {
+        "0": {
+            "epochs": [
+                {"batches": 50, "nll": -1.0, "holdout_error": 0.2, "k_step_error": 0.8},
+                {"batches": 100, "nll": -2.0, "holdout_error": 0.1, "k_step_error": 0.4},
+            ]
+        },
+        "3": {"epochs": [{"batches": 50, "nll": "nan", "holdout_error": "nan", "k_step_error": 0.6}]},
+        "4": {"missing": "no figures were kept"},
+    },
+}
+FIT = "Model's error on held-out rows"
+
+
+def test_the_course_of_the_fit_is_a_panel_over_its_batches():
+    axes = curves.curves_figure(ROWS, CONFIG, FITS).axes[-1]
+    assert (axes.get_title(loc="left"), axes.get_xlabel(), axes.get_yscale()) == (FIT, "batches", "log")
+    assert axes.get_xlim() == (0.0, 100.0)
+    assert line_points(axes, 2.0) == [[(50, 0.2), (100, 0.1)], [(50, pytest.approx(0.7)), (100, 0.4)]]
+    assert axes.get_legend_handles_labels()[1] == ["one step", "after 3 steps"]
+
+
+def test_a_fit_without_k_steps_or_without_figures_shows_what_it_has():
+    epochs = [epoch | {"k_step_error": None} for epoch in FITS["seeds"]["0"]["epochs"]]
+    axes = axes_by_title(curves.curves_figure(ROWS, CONFIG, FITS | {"seeds": {"0": {"epochs": epochs}}}))[FIT]
+    assert line_points(axes, 2.0) == [[(50, 0.2), (100, 0.1)]]
+    assert FIT not in axes_by_title(curves.curves_figure(ROWS, CONFIG, FITS | {"seeds": {"4": FITS["seeds"]["4"]}}))
+
+
+@pytest.mark.parametrize("values", [(0.13, 0.051), (0.0965, 0.092), (5.0, 0.02), (300.0, 1e-4)])
+def test_a_logarithmic_axis_has_some_ticks_whatever_it_spans(values):
+    rows = [{"step": step, "seed": 0, "actor/temperature": value} for step, value in enumerate(values, 1)]
+    axes = axes_by_title(curves.curves_figure(rows, {}))["Temperature"]
+    low, high = axes.get_ylim()
+    assert 2 <= sum(low <= tick <= high for tick in axes.get_yticks()) <= 9
+
+
 def test_the_picture_is_a_png_beside_the_metrics_or_where_one_wants_it(tmp_path):
     write_json(tmp_path / "config.json", CONFIG)
     append_metrics(tmp_path, ROWS)
     assert curves.draw_curves(tmp_path) == tmp_path / "curves.png"
+    without = (tmp_path / "curves.png").read_bytes()
+    write_json(tmp_path / "dynamics.json", FITS)
+    assert curves.draw_curves(tmp_path).read_bytes() != without
     (tmp_path / "docs").mkdir()
     elsewhere = curves.draw_curves(tmp_path, tmp_path / "docs" / "a.png")
     assert elsewhere.read_bytes()[:8] == (tmp_path / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert sorted(os.listdir(tmp_path)) == ["config.json", "curves.png", "docs", "metrics.jsonl"]
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "curves.png", "docs", "dynamics.json", "metrics.jsonl"]
 
 
 def test_a_run_that_has_logged_nothing_yet_can_be_drawn(tmp_path):
