@@ -29,9 +29,11 @@ from damorl.errors import UserError
 from damorl.parts import classifier, dynamics, maximin, model_data, sac
 from damorl.parts.actor import init_actor
 from damorl.parts.critic import init_critic
+from damorl.parts.imagined import World, imagined_gradients
 from damorl.parts.maximin import MaximinSettings
 from damorl.parts.model_data import ModelSettings
-from damorl.parts.reference import kl_weight_loss, policy_log_ratio
+from damorl.parts.policy_weight import tune_weight
+from damorl.parts.reference import policy_log_ratio
 from damorl.parts.refined_reward import refined_reward
 from damorl.parts.start import sample_reference, start
 from damorl.types import REWARD_UNIT, Array, Key, Metrics, Params, Transition
@@ -89,6 +91,11 @@ class Config(MaximinSettings, ModelSettings):
         """Refuse combinations that cannot work, with the reason."""
         ModelSettings.__post_init__(self)
         MaximinSettings.__post_init__(self)
+        if self.actor_starts % self.dynamics.num_elites and self.actor_objective == "imagined":
+            raise UserError(
+                f"actor_starts must be a multiple of dynamics.num_elites, found {self.actor_starts} and "
+                f"{self.dynamics.num_elites}"
+            )
         if self.log_ratio == "split" and self.cloning_updates is None:
             raise UserError(
                 "log_ratio 'split' measures the policy against a clone of the data: give cloning_updates (5000, say)"
@@ -174,9 +181,15 @@ def update(config: Config, problem: Problem, state: State, data: OfflineData, ke
     # lines 8 and 9, Eq. 2: the critic descends, the actor ascends, both from where they are
     batch = rows.batch._replace(reward=reward)
     grads = maximin.gradients(config, networks(state), batch, rows.initial_obs, absorbing, policy_key)
+    if config.actor_objective == "imagined":
+        refine = lambda rows: refined_reward(config, *judge, rows)[0]
+        world = World(state.model, problem.termination, refine, config.rollout_noise)
+        grads = imagined_gradients(config, networks(state), world, grads, batch.obs, policy_key)
     critic = apply_gradients(state.critic, grads.critic, tx.critic)
     actor = apply_gradients(state.actor, grads.actor, tx.actor)
-    temperature, temperature_metrics = tune_weight(config, state.temperature, grads.cost, batch.action.shape[1])
+    temperature, temperature_metrics = tune_weight(
+        config, state.temperature, grads.cost, batch.action.shape[1], tx.temperature
+    )
     state = state._replace(
         critic=critic,
         actor=actor,
@@ -279,18 +292,6 @@ def update_classifier(
         tx.classifier,
     )
     return state._replace(classifier=learner), metrics
-
-
-def tune_weight(config: Config, weight: Learner, cost: Array, action_dim: int) -> tuple[Learner, Metrics]:
-    """One step of the entropy temperature, or of the weight of the policy's divergence from the reference, whose
-    logarithms the state has in the same place. `cost` is log pi or that divergence, `[B]`."""
-    optimiser = make_optimisers(config).temperature
-    if config.log_ratio == "joint":
-        return sac.tune_temperature(weight, cost, action_dim, optimiser)
-    if config.kl_target is None:
-        return weight, kl_weight_loss(weight.params, cost, 0.0)[1]
-    target = config.kl_target
-    return minimise(lambda p: kl_weight_loss(p, cost, target), weight, optimiser)
 
 
 ALGORITHM = Algorithm("damo", Config, init, prepare, refresh, update, lambda state: state.average_actor, traced=TRACED)

@@ -45,9 +45,8 @@ def logit(params: MLP, x: Array) -> Array:
 
 
 def log_ratio(params: MLP, inputs: Standardiser, rows: Transition, clip: float) -> Array:
-    """The estimate of `log rho_M^pi / rho_T^{pi_beta}` (Eq. 4), clipped to `+-clip`. No gradient flows through it."""
-    value = jnp.clip(logit(params, inputs.apply(features(rows))), -clip, clip)
-    return jax.lax.stop_gradient(value)
+    """The estimate of `log rho_M^pi / rho_T^{pi_beta}` (Eq. 4), `[B]`, clipped to `+-clip`; flat beyond."""
+    return jnp.clip(logit(params, inputs.apply(features(rows))), -clip, clip)
 
 
 def gradient_penalty(params: MLP, real: Array, synthetic: Array, key: Key, one_sided: bool) -> Array:

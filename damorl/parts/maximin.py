@@ -38,8 +38,13 @@ class MaximinSettings(RefinedRewardSettings):
     """How the target's Q(s', a') takes part in the critic's gradient: frozen; 5 % live; all; projected (ODICE)."""
     behaviour_alignment: bool = True
     """The implicit term D_f(rho_T^pi || rho_M^pi); off is the paper's "w/o ir": SAC on the refined reward."""
-    actor_objective: Literal["consistent", "sac"] = "consistent"
-    """`consistent` maximises Eq. 2; `sac` is the paper's inconsistent version (Table 1)."""
+    actor_objective: Literal["consistent", "sac", "imagined"] = "consistent"
+    """`consistent` maximises Eq. 2; `sac` is the paper's inconsistent version (Table 1); `imagined` maximises the
+    refined return of a few steps in the model, by the gradient through it (`parts/imagined.py`)."""
+    actor_horizon: int = 5
+    """Imagined steps of that gradient; the critic values what follows."""
+    actor_starts: int = 50
+    """Rows of the batch that they start from. A multiple of the number of elites."""
     actor_divergence_weight: float | None = 1.0
     """Weight in the actor's objective (C.2 fixes it to 1). None: the same as the critic's (Fig. 5b)."""
 
@@ -135,7 +140,7 @@ def maximin_gradients(
     if settings.critic_gradient == "orthogonal":
         backward = orthogonal_backward(settings, nets, batch, absorbing, next_action, -nets.temperature * cost)
         critic_grads = jax.tree.map(jnp.add, critic_grads, backward)
-    if not consistent:
+    if settings.actor_objective == "sac":
         actor_grads, cost, sac_metrics = sac_actor_gradients(nets, batch.obs, jax.random.fold_in(key, 1))
         metrics |= sac_metrics
     return Gradients(critic_grads, actor_grads, cost, metrics)
