@@ -12,7 +12,7 @@ from damorl.errors import UserError
 
 USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv 2502.00850)
 
-  damorl train [ALGO] [--dataset NAME|PATH|MINARI_ID] [--preset smoke|quick|paper] [--seeds 0 1 2] [--resume]
+  damorl train [ALGO] [--dataset NAME|PATH|MINARI_ID] [--preset smoke|quick|standard|paper] [--seeds 0 1 2] [--resume]
                [--population divergence_weight=0.3,1,3]  several settings in one program
   damorl sweep GRID.toml [--backend local|ray|slurm]      many runs: every core, every node, nothing lost
   damorl eval RUN_DIR|FILE [--episodes N] [--noise S]     score policies in the simulator

@@ -20,7 +20,7 @@ class TrainArgs:
     dataset: str = "hopper-medium-expert"
     """Built-in name (`damorl data list`), D4RL name, path (HDF5, npz, CSV, Parquet) or Minari id."""
     preset: str = "quick"
-    """smoke (seconds), quick (a laptop) or paper (Tables 3 and 4; for a GPU)."""
+    """smoke (seconds), quick (a minute), standard (ten minutes on a laptop) or paper (Tables 3 and 4; for a GPU)."""
     seeds: tuple[int, ...] = (0,)
     """Seeds, trained together."""
     population: tyro.conf.UseAppendAction[tuple[str, ...]] = ()

@@ -26,7 +26,7 @@ from damorl.errors import UserError
 from damorl.parts.model_data import ModelSettings
 from damorl.record.members import Member, members_of
 
-PRESETS = ("smoke", "quick", "paper")
+PRESETS = ("smoke", "quick", "standard", "paper")
 Overrides = dict[str, tuple[Any, str]]
 """Dotted field name to (value, source)."""
 REMOVED = (("critic_warmup", None),)
