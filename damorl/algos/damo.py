@@ -28,6 +28,7 @@ from damorl.core.scaler import Standardiser
 from damorl.errors import UserError
 from damorl.parts import classifier, dynamics, maximin, model_data, sac
 from damorl.parts.actor import init_actor
+from damorl.parts.batches import sample
 from damorl.parts.critic import init_critic
 from damorl.parts.imagined import World, imagined_gradients
 from damorl.parts.maximin import MaximinSettings
@@ -35,7 +36,8 @@ from damorl.parts.model_data import ModelSettings
 from damorl.parts.policy_weight import tune_weight
 from damorl.parts.reference import policy_log_ratio
 from damorl.parts.refined_reward import refined_reward
-from damorl.parts.start import sample_reference, start
+from damorl.parts.start import start
+from damorl.parts.trust import Trust, TrustSettings, begin_trust, init_trust, judge
 from damorl.types import REWARD_UNIT, Array, Key, Metrics, Params, Transition
 
 ALIGNMENT_WEIGHTS = ("divergence_weight", "actor_divergence_weight", "log_ratio_floor", "logit_clip")
@@ -43,7 +45,7 @@ TRACED = (*ALIGNMENT_WEIGHTS, "classifier_strength", "classifier_lr", *sac.TRACE
 
 
 @dataclass(frozen=True)
-class Config(MaximinSettings, ModelSettings):
+class Config(MaximinSettings, TrustSettings, ModelSettings):
     """Settings of DAMO: of Eq. 2 to 4, of the model, and these. The defaults are the paper's (Tables 3 and 4 for
     hopper-medium-expert) and OfflineRL-Kit's."""
 
@@ -53,9 +55,6 @@ class Config(MaximinSettings, ModelSettings):
     the actor starts from, and the classifier keeps the rest (see `parts/reference.py`)."""
     policy_weight: float | None = None
     """Weight of the policy's part where it is split off. None: `divergence_weight`."""
-    kl_target: float | None = None
-    """With it that weight is learned from there on (rate `temperature_lr`), so that the policy's mean divergence from
-    the reference, in nats per step, is this: a trust region that does not depend on the scale of rewards."""
     initial_states: Literal["dataset", "episode_starts"] = "dataset"
     """Where s0 is drawn: any dataset state (the paper's section 7), or true episode starts."""
 
@@ -91,11 +90,14 @@ class Config(MaximinSettings, ModelSettings):
         """Refuse combinations that cannot work, with the reason."""
         ModelSettings.__post_init__(self)
         MaximinSettings.__post_init__(self)
+        self.check_trust()
         if self.actor_starts % self.dynamics.num_elites and self.actor_objective == "imagined":
             raise UserError(
                 f"actor_starts must be a multiple of dynamics.num_elites, found {self.actor_starts} and "
                 f"{self.dynamics.num_elites}"
             )
+        if self.trust == "validated" and self.log_ratio == "joint":
+            raise UserError("trust 'validated' holds the policy near the cloned reference: set log_ratio to split")
         if self.log_ratio == "split" and self.cloning_updates is None:
             raise UserError(
                 "log_ratio 'split' measures the policy against a clone of the data: give cloning_updates (5000, say)"
@@ -120,6 +122,8 @@ class State(NamedTuple):
     """`[2]`: share of terminal rows in the offline data and in the model buffer."""
     reference: Params | None = None
     """The clone, where the log-ratio is split."""
+    trust: Trust | None = None
+    """Where the trust region is validated in the model."""
 
 
 class Optimisers(NamedTuple):
@@ -140,7 +144,8 @@ def prepare(
     """Line 1: fit the dynamics model M on the offline data; start the networks as configured."""
     model = model_data.fit_model(key, config.dynamics, problem, data, on_progress)
     actor, critic = start(key, config, config.gamma, data, state.actor.params, state.critic.params)
-    return state._replace(model=model, **begin(config, actor, critic))
+    trust = begin_trust(config, config.reference_share, model, problem.termination, actor, data)
+    return state._replace(model=model, **begin(config, actor, critic) | {"trust": trust})
 
 
 def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
@@ -157,10 +162,12 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
 
 
 def refresh(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
-    """Lines 4 and 5: branched rollouts of the policy in the model, into the buffer."""
-    rows, keep, metrics = model_data.imagine(
-        config, state.model, state.actor.params, problem.termination, data.rows, key
-    )
+    """Lines 4 and 5: branched rollouts of the policy in the model, into the buffer; the trust region is moved."""
+    world = state.model, state.actor.params, problem.termination
+    rows, keep, metrics = model_data.imagine(config, *world, data.rows, key)
+    if state.trust is not None:
+        trust, found = judge(config, state.trust, state.model, problem.termination, state.average_actor, data)
+        state, metrics = state._replace(trust=trust), metrics | found
     buffer = ring.add(state.buffer, rows, keep)
     written = jnp.arange(buffer.capacity) < buffer.size
     synthetic_rate = jnp.sum(buffer.rows.terminal * written) / jnp.maximum(buffer.size, 1)
@@ -171,24 +178,25 @@ def update(config: Config, problem: Problem, state: State, data: OfflineData, ke
     """Lines 6 to 9: one gradient step of classifier, critic and actor, then of their temperature and averages."""
     *sample_keys, classifier_key, policy_key = jax.random.split(key, 5)
     tx, metrics = make_optimisers(config), {}
-    rows = sample(config, state, data, sample_keys)
+    rows = sample(config, state.buffer, data, sample_keys)
     # line 6, Eq. 3: the classifier tells model-generated rows from offline ones
     if config.data_alignment:
         state, metrics = update_classifier(config, state, rows.real, rows.synthetic, classifier_key, tx)
     # line 7, Eq. 4: the reward less the weighted log-ratio, which is the classifier's logit
-    judge = state.classifier.params, state.classifier_inputs, state.terminal_rate
-    reward, absorbing = refined_reward(config, *judge, rows.batch)
+    judges = state.classifier.params, state.classifier_inputs, state.terminal_rate
+    reward, absorbing = refined_reward(config, *judges, rows.batch)
     # lines 8 and 9, Eq. 2: the critic descends, the actor ascends, both from where they are
     batch = rows.batch._replace(reward=reward)
     grads = maximin.gradients(config, networks(state), batch, rows.initial_obs, absorbing, policy_key)
     if config.actor_objective == "imagined":
-        refine = lambda rows: refined_reward(config, *judge, rows)[0]
+        refine = lambda rows: refined_reward(config, *judges, rows)[0]
         world = World(state.model, problem.termination, refine, config.rollout_noise)
         grads = imagined_gradients(config, networks(state), world, grads, batch.obs, policy_key)
     critic = apply_gradients(state.critic, grads.critic, tx.critic)
     actor = apply_gradients(state.actor, grads.actor, tx.actor)
+    target = config.kl_target if state.trust is None else state.trust.kl_target
     temperature, temperature_metrics = tune_weight(
-        config, state.temperature, grads.cost, batch.action.shape[1], tx.temperature
+        config.log_ratio, target, state.temperature, grads.cost, batch.action.shape[1], tx.temperature
     )
     state = state._replace(
         critic=critic,
@@ -231,6 +239,7 @@ def begin(config: Config, actor: Params, critic: Params) -> dict[str, Any]:
         "critic": init_learner(critic, tx.critic),
         "target_critic": copy(critic),
         "reference": None if config.log_ratio == "joint" else copy(actor),
+        "trust": init_trust(config, actor),
     }
 
 
@@ -238,38 +247,6 @@ def networks(state: State) -> maximin.Networks:
     """What Eq. 2 is asked of."""
     temperature = jnp.exp(state.temperature.params)
     return maximin.Networks(state.actor.params, state.critic.params, state.target_critic, temperature, state.reference)
-
-
-class Sampled(NamedTuple):
-    """The rows of one update."""
-
-    real: Transition
-    """Offline rows for the classifier (the reference's, where that is a share of the data)."""
-    synthetic: Transition
-    """Model-generated rows for the classifier."""
-    batch: Transition
-    """Both kinds in their shares, for Eq. 2."""
-    initial_obs: Array
-    """s0 `[initial_batch_size, obs_dim]`."""
-
-
-def sample(config: Config, state: State, data: OfflineData, keys: list[Key]) -> Sampled:
-    """Uniform draws; `keys` are those of the offline rows, of the model's and of the initial states."""
-    real_key, synthetic_key, initial_key = keys
-    half, num_real = config.batch_size // 2, model_data.count_real(config.batch_size, config.real_ratio)
-    real = ring.sample_rows(data.rows, real_key, max(num_real, half))
-    synthetic = ring.sample(state.buffer, synthetic_key, max(config.batch_size - num_real, half))
-    judged = real
-    if config.data_alignment and config.reference_share < 1.0:
-        judged = sample_reference(data, jax.random.fold_in(real_key, 1), half, config.reference_share)
-    batch = model_data.mix(real, synthetic, config.batch_size, config.real_ratio)
-    return Sampled(judged, synthetic, batch, sample_initial(config, data, initial_key))
-
-
-def sample_initial(config: Config, data: OfflineData, key: Key) -> Array:
-    """s0 `[initial_batch_size, obs_dim]`."""
-    source = data.rows.obs if config.initial_states == "dataset" else data.initial_obs
-    return source[jax.random.randint(key, (config.initial_batch_size,), 0, source.shape[0])]
 
 
 def update_classifier(
@@ -294,4 +271,9 @@ def update_classifier(
     return state._replace(classifier=learner), metrics
 
 
-ALGORITHM = Algorithm("damo", Config, init, prepare, refresh, update, lambda state: state.average_actor, traced=TRACED)
+def result(state: State) -> Params:
+    """The actor that is evaluated and saved."""
+    return state.average_actor if state.trust is None else state.trust.kept
+
+
+ALGORITHM = Algorithm("damo", Config, init, prepare, refresh, update, result, traced=TRACED)

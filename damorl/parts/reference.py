@@ -40,7 +40,7 @@ def sample_with_cost(actor: Params, obs: Array, key: Key, reference: Params | No
     return action, log_prob if reference is None else kl(law, policy(reference, obs))
 
 
-def kl_weight_loss(log_weight: Array, cost: Array, target: float) -> tuple[Array, Metrics]:
+def kl_weight_loss(log_weight: Array, cost: Array, target: Array | float) -> tuple[Array, Metrics]:
     """`-log(weight) * E[KL - target]`: the dual ascent of the constraint E[KL] <= target. `cost` is KL, `[B]`.
 
     Its gradient raises the weight where the policy is farther from the reference than the target allows.

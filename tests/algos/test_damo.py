@@ -14,7 +14,7 @@ import pytest
 from damorl.algos import damo
 from damorl.core.nets import Dense
 from damorl.errors import UserError
-from damorl.parts import classifier, maximin
+from damorl.parts import batches, classifier, maximin
 from damorl.parts.dynamics import DynamicsConfig
 from damorl.parts.refined_reward import bellman_target, refined_reward
 from damorl.types import Transition
@@ -153,7 +153,7 @@ def test_the_floor_spares_positive_targets_and_ignores_the_value_behind_a_termin
 
 def test_initial_states_come_from_where_the_configuration_says(config, data):
     for name, source in (("dataset", data.rows.obs), ("episode_starts", data.initial_obs)):
-        drawn = damo.sample_initial(replace(config, initial_states=name), data, jax.random.key(0))
+        drawn = batches.sample_initial(replace(config, initial_states=name), data, jax.random.key(0))
         assert drawn.shape == (config.initial_batch_size, source.shape[1])
         assert {tuple(row) for row in np.asarray(drawn)} <= {tuple(row) for row in np.asarray(source)}
 
