@@ -69,7 +69,7 @@ def train_verb(argv: list[str]) -> int:
         "train",
         [
             ("run", Annotated[TrainArgs, flat], dataclasses.field(default=first)),
-            ("loop", Annotated[LoopConfig, flat], dataclasses.field(default=loop)),
+            ("loop", Annotated[tyro.conf.FlagConversionOff[LoopConfig], flat], dataclasses.field(default=loop)),
             (
                 "config",
                 Annotated[tyro.conf.FlagConversionOff[config_type], flat],

@@ -3,11 +3,12 @@
 Before every block of updates the policy plays whole episodes in the fitted model, from the data's own initial states;
 its mean return there is V. Two things follow from it, both without a simulator:
 
-    kept        the policy with the highest V so far among those with V > V_ref + |V_ref - R_ref|, else the reference
+    kept        the policy with the highest V so far among those with V > V_ref + margin, else the reference
     kl_target   grows by `kl_growth` where V is within `kl_tolerance` of the best so far, else shrinks by `kl_shrinkage`
 
 V_ref is the reference's own value in the model and R_ref what its episodes earned in the data: their distance is the
-model's error where the truth is known, so a policy must gain more than that to replace the reference.
+model's error where the truth is known. So margin = max(R_ref - V_ref, 2 (V_ref - R_ref)): a policy must gain more than
+that error to replace the reference, and twice that where the model flatters, for it was trained to please the model.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Trust(NamedTuple):
     reference: Array
     """The reference's value in the model."""
     margin: Array
-    """What a policy must gain on it: the model's error at the reference."""
+    """What a policy must gain on it."""
     kl_target: Array
 
 
@@ -89,7 +90,8 @@ def begin_trust(
     if (trust := init_trust(settings, actor)) is None:
         return None
     value = value_in_model(settings, model, termination, actor, data)
-    return trust._replace(best=value, reference=value, margin=jnp.abs(value - reference_return(data, share)))
+    flattery = value - reference_return(data, share)
+    return trust._replace(best=value, reference=value, margin=jnp.maximum(-flattery, 2.0 * flattery))
 
 
 def judge(

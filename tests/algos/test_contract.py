@@ -55,18 +55,41 @@ def flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-@each_algorithm
+FOUNDATION = {
+    "standardise-observations": "True",
+    "reward-factor": "auto",
+    "cloning-updates": "20",
+    "reference-share": "0.5",
+    "critic-start": "returns",
+    "critic-start-updates": "20",
+    "rollout-noise": "False",
+    "dynamics.nll-beta": "0.5",
+}
+VALIDATED = FOUNDATION | {
+    "log-ratio": "split",
+    "actor-objective": "imagined",
+    "kl-target": "0.3",
+    "trust": "validated",
+    "validation-steps": "20",
+    "validation-starts": "5",
+}
+
+
+@pytest.mark.parametrize(
+    ("algo", "changes"), [*((algo, {}) for algo in sorted(ALGORITHMS)), ("mopo", FOUNDATION), ("damo", VALIDATED)]
+)
 def test_it_trains_from_the_command_line_and_resumes_bit_for_bit(
-    algo: str, hopper_toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    algo: str, changes: dict[str, str], hopper_toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = from_shell(algo, hopper_toy, tmp_path / "whole")
+    options = [word for name, value in changes.items() for word in (f"--{name}", value)]
+    whole = from_shell(algo, hopper_toy, tmp_path / "whole", *options)
     rows = store.read_metrics(whole)
     assert [row["step"] for row in rows] == [10, 20]
     assert "eval/score" in rows[-1]
     assert (whole / "dynamics.json").exists() == hasattr(ALGORITHMS[algo].config_type(), "dynamics")
     with cut_off_after(10, monkeypatch):
-        from_shell(algo, hopper_toy, tmp_path / "halves")
-    halves = from_shell(algo, hopper_toy, tmp_path / "halves", "--resume")
+        from_shell(algo, hopper_toy, tmp_path / "halves", *options)
+    halves = from_shell(algo, hopper_toy, tmp_path / "halves", "--resume", *options)
     arrays, expected = (load_file(checkpoint.checkpoints(run / "checkpoint")[-1]) for run in (halves, whole))
     assert arrays.keys() == expected.keys()
     for name, array in arrays.items():

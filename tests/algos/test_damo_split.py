@@ -56,7 +56,13 @@ def run(toy: Dataset, seeds: tuple[int, ...], **changes: Any) -> tuple[Any, Any,
     return kept, state, metrics, epoch._cache_size()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("changes", [{}, {"behaviour_alignment": False}, {"actor_objective": "sac"}])
+IMAGINED = {"actor_objective": "imagined", "actor_starts": 10, "rollout_noise": False}
+VALIDATED = IMAGINED | {"trust": "validated", "validation_steps": 20, "validation_starts": 5}
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"behaviour_alignment": False}, {"actor_objective": "sac"}, IMAGINED, VALIDATED]
+)
 def test_it_runs_compiles_once_and_keeps_its_reference(toy: Dataset, changes: dict[str, Any]) -> None:
     prepared, state, metrics, compiled = run(toy, (0,), **changes)
     assert compiled == 1
@@ -72,12 +78,14 @@ def test_it_runs_compiles_once_and_keeps_its_reference(toy: Dataset, changes: di
         np.testing.assert_array_equal(clone, now)
 
 
-def test_seeds_together_equal_seeds_alone(toy: Dataset) -> None:
-    _, together, _, _ = run(toy, (3, 5))
-    _, alone, _, _ = run(toy, (5,))
-    named = checkpoint.named_leaves(together.actor.params)
-    for name, leaf in checkpoint.named_leaves(alone.actor.params).items():
-        np.testing.assert_allclose(named[name][1], leaf[0], rtol=1e-3, atol=1e-4, err_msg=name)
+@pytest.mark.parametrize("changes", [{}, VALIDATED])
+def test_seeds_together_equal_seeds_alone(toy: Dataset, changes: dict[str, Any]) -> None:
+    _, together, _, _ = run(toy, (3, 5), **changes)
+    _, alone, _, _ = run(toy, (5,), **changes)
+    for part in ("actor", "trust"):
+        named = checkpoint.named_leaves(getattr(together, part))
+        for name, leaf in checkpoint.named_leaves(getattr(alone, part)).items():
+            np.testing.assert_allclose(named[name][1], leaf[0], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 def test_a_policy_at_its_reference_pays_nothing_and_its_weight_falls(toy: Dataset) -> None:
