@@ -138,7 +138,7 @@ def test_without_coefficient_and_floor_it_is_sac_bit_for_bit(state, data, proble
     found, _ = updated(replace(CONFIG, penalty_coefficient=0.0, target_floor=False), state, data)
     settings = sac.Config(**sac_settings(real_ratio=0.3), entropy_backup=False)
     plain = model_agent.State(state.agent, state.model, state.buffer)
-    assert_bits(found.agent, jax.jit(partial(sac.ALGORITHM.update, settings))(plain, data, KEY)[0].agent)
+    assert_bits(found.agent, jax.jit(partial(sac.ALGORITHM.update, settings, PROBLEM))(plain, data, KEY)[0].agent)
     refreshed, _ = jax.jit(partial(mobile.ALGORITHM.refresh, CONFIG, problem))(state, data, KEY)
     expected, _ = jax.jit(partial(sac.ALGORITHM.refresh, settings, problem))(plain, data, KEY)
     assert_bits(refreshed.buffer, expected.buffer)

@@ -116,7 +116,7 @@ def test_with_all_tolerance_it_is_sac_bit_for_bit(state, problem, data):
     assert float(metrics["rollout/halt_share"]) == 0.0
     assert_bits(ours.buffer, theirs.buffer)
     ours, _ = jax.jit(partial(morel.ALGORITHM.update, CONFIG, problem))(ours, data, KEY)
-    theirs, _ = jax.jit(partial(sac.ALGORITHM.update, settings))(theirs, data, KEY)
+    theirs, _ = jax.jit(partial(sac.ALGORITHM.update, settings, problem))(theirs, data, KEY)
     assert_bits(ours.agent, theirs.agent)
 
 

@@ -79,7 +79,7 @@ def test_without_weights_it_is_sac_bit_for_bit(state, data, problem):
     found, _ = jax.jit(partial(sambo.update, config, problem))(state, data, KEY)
     settings = sac.Config(**sac_settings(real_ratio=0.3))
     plain = model_agent.State(state.agent, state.model, state.buffer)
-    assert_bits(found.agent, jax.jit(partial(sac.ALGORITHM.update, settings))(plain, data, KEY)[0].agent)
+    assert_bits(found.agent, jax.jit(partial(sac.ALGORITHM.update, settings, problem))(plain, data, KEY)[0].agent)
     refreshed, _ = jax.jit(partial(sambo.ALGORITHM.refresh, config, problem))(state, data, KEY)
     expected, _ = jax.jit(partial(sac.ALGORITHM.refresh, settings, problem))(plain, data, KEY)
     assert_bits(refreshed.buffer, expected.buffer)

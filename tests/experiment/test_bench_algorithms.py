@@ -117,8 +117,8 @@ def test_a_loop_inside_an_update_is_counted_in_full() -> None:
     bc = bench_algorithms.find_algorithm("bc")
     once = bench.update_flops(config, data, bc)
 
-    def ten_times(config: Any, state: Any, data: Any, key: Any) -> Any:
-        return jax.lax.scan(lambda s, k: bc.update(config, bench.PROBLEM, s, data, k), state, jax.random.split(key, 10))
+    def ten_times(config: Any, problem: Any, state: Any, data: Any, key: Any) -> Any:
+        return jax.lax.scan(lambda s, k: bc.update(config, problem, s, data, k), state, jax.random.split(key, 10))
 
     ten = bench.replace(bc, update=ten_times)
     assert bench.update_flops(config, data, ten) > 7.0 * once
