@@ -37,7 +37,7 @@ from damorl.parts.policy_weight import tune_weight
 from damorl.parts.reference import policy_log_ratio
 from damorl.parts.refined_reward import refined_reward
 from damorl.parts.start import start
-from damorl.parts.trust import Trust, TrustSettings, begin_trust, init_trust, judge
+from damorl.parts.trust import Trust, TrustSettings, begin_trust, check_returns, init_trust, judge
 from damorl.types import REWARD_UNIT, Array, Key, Metrics, Params, Transition
 
 ALIGNMENT_WEIGHTS = ("divergence_weight", "actor_divergence_weight", "log_ratio_floor", "logit_clip")
@@ -142,6 +142,7 @@ def prepare(
     key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
 ) -> State:
     """Line 1: fit the dynamics model M on the offline data; start the networks as configured."""
+    check_returns(config, data)
     model = model_data.fit_model(key, config.dynamics, problem, data, on_progress)
     actor, critic = start(key, config, config.gamma, data, state.actor.params, state.critic.params)
     trust = begin_trust(config, config.reference_share, model, problem.termination, actor, data)

@@ -82,11 +82,19 @@ def init_trust(settings: TrustSettings, actor: Params) -> Trust | None:
     return Trust(jax.tree.map(jnp.copy, actor), zero, zero, zero, jnp.float32(settings.kl_target))
 
 
+def check_returns(settings: TrustSettings, data: OfflineData) -> None:
+    """UserError where the policy is validated and the data's returns are not known."""
+    if settings.trust == "validated" and data.ranking is None:
+        raise UserError(
+            "trust 'validated' compares the model with the returns in the data: expected complete episodes, found none "
+            "(no row is terminal or timed out); mark where episodes end, or set trust to fixed"
+        )
+
+
 def begin_trust(
     settings: TrustSettings, share: float, model: Dynamics, termination: TerminationFn, actor: Params, data: OfflineData
 ) -> Trust | None:
-    """The reference `actor`, cloned from the best `share` of the data, and its value in the model. UserError where the
-    data's returns are not known."""
+    """The reference `actor`, cloned from the best `share` of the data, and its value in the model."""
     if (trust := init_trust(settings, actor)) is None:
         return None
     value = value_in_model(settings, model, termination, actor, data)

@@ -160,5 +160,8 @@ def test_what_cannot_work_is_refused(changes, message):
 
 def test_data_without_returns_are_refused():
     data = dataset()._replace(ranking=None)
-    with pytest.raises(UserError, match="complete episodes"):
-        trust.begin_trust(SETTINGS, 0.5, drifting_model(), falls, constant_actor(0.3), data)
+    with pytest.raises(
+        UserError, match="compares the model with the returns in the data: expected complete episodes, found none"
+    ):
+        trust.check_returns(SETTINGS, data)
+    trust.check_returns(replace(SETTINGS, trust="fixed"), data)
