@@ -6,9 +6,9 @@ its mean return there is V. Two things follow from it, both without a simulator:
     kept        the policy with the highest V so far among those with V > V_ref + margin, else the reference
     kl_target   grows by `kl_growth` where V is within `kl_tolerance` of the best so far, else shrinks by `kl_shrinkage`
 
-V_ref is the reference's own value in the model and R_ref what its episodes earned in the data: their distance is the
-model's error where the truth is known. So margin = max(R_ref - V_ref, 2 (V_ref - R_ref)): a policy must gain more than
-that error to replace the reference, and twice that where the model flatters, for it was trained to please the model.
+V_ref is the reference's own value in the model, and margin its distance from what the episodes that it was cloned from
+earned in the data: so much the model may err where the truth is about known, and a policy must gain more than that to
+replace the reference.
 """
 
 from __future__ import annotations
@@ -98,8 +98,7 @@ def begin_trust(
     if (trust := init_trust(settings, actor)) is None:
         return None
     value = value_in_model(settings, model, termination, actor, data)
-    flattery = value - reference_return(data, share)
-    return trust._replace(best=value, reference=value, margin=jnp.maximum(-flattery, 2.0 * flattery))
+    return trust._replace(best=value, reference=value, margin=jnp.abs(value - reference_return(data, share)))
 
 
 def judge(
