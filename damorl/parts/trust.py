@@ -6,9 +6,9 @@ its mean return there is V. Two things follow from it, both without a simulator:
     kept        the policy with the highest V so far among those with V > V_ref + margin, else the reference
     kl_target   grows by `kl_growth` where V is within `kl_tolerance` of the best so far, else shrinks by `kl_shrinkage`
 
-V_ref is the reference's own value in the model, and margin its distance from what the episodes that it was cloned from
-earned in the data: so much the model may err where the truth is about known, and a policy must gain more than that to
-replace the reference.
+V_ref is the reference's own value in the model, and the margin is `validation_margin` times its distance from what the
+episodes that it was cloned from earned in the data: so much the model may err where the truth is about known, and more
+where it is not. A policy must gain more than that to replace the reference.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ class TrustSettings:
     """Episodes in each elite, from as many of the data's initial states."""
     validation_steps: int = 1000
     """They are cut after so many steps, or after the data's longest episode if that is shorter."""
+    validation_margin: float = 1.5
+    """What a policy must gain in the model to replace the reference, in errors of the model at the reference."""
 
     def check_trust(self) -> None:
         """Refuse a trust region without a target, and one that cannot move."""
@@ -98,7 +100,8 @@ def begin_trust(
     if (trust := init_trust(settings, actor)) is None:
         return None
     value = value_in_model(settings, model, termination, actor, data)
-    return trust._replace(best=value, reference=value, margin=jnp.abs(value - reference_return(data, share)))
+    error = jnp.abs(value - reference_return(data, share))
+    return trust._replace(best=value, reference=value, margin=settings.validation_margin * error)
 
 
 def judge(

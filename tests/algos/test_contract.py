@@ -98,7 +98,7 @@ def test_it_trains_from_the_command_line_and_resumes_bit_for_bit(
 
 @each_algorithm
 def test_its_settings_survive_being_written_down(algo: str) -> None:
-    for preset in ("smoke", "quick", "paper"):
+    for preset in ("smoke", "quick", "standard", "paper"):
         _, config = defaults(algo, preset, "hopper-medium-expert")
         written = json.loads(json.dumps(dataclasses.asdict(config)))
         assert replace(ALGORITHMS[algo].config_type(), flat(written)) == config
