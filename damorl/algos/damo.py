@@ -91,11 +91,8 @@ class Config(MaximinSettings, TrustSettings, ModelSettings):
         ModelSettings.__post_init__(self)
         MaximinSettings.__post_init__(self)
         self.check_trust()
-        if self.actor_starts % self.dynamics.num_elites and self.actor_objective == "imagined":
-            raise UserError(
-                f"actor_starts must be a multiple of dynamics.num_elites, found {self.actor_starts} and "
-                f"{self.dynamics.num_elites}"
-            )
+        if self.actor_objective == "imagined":
+            self.dynamics.check_dealt("actor_starts", self.actor_starts)
         if self.trust == "validated" and self.log_ratio == "joint":
             raise UserError("trust 'validated' holds the policy near the cloned reference: set log_ratio to split")
         if self.log_ratio == "split" and self.cloning_updates is None:
@@ -146,7 +143,7 @@ def prepare(
     model = model_data.fit_model(key, config.dynamics, problem, data, on_progress)
     actor, critic = start(key, config, config.gamma, data, state.actor.params, state.critic.params)
     trust = begin_trust(config, config.reference_share, model, problem.termination, actor, data)
-    return state._replace(model=model, **begin(config, actor, critic) | {"trust": trust})
+    return state._replace(model=model, trust=trust, **begin(config, actor, critic))
 
 
 def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
@@ -226,6 +223,7 @@ def fresh_networks(keys: list[Key], config: Config, problem: Problem) -> dict[st
     net = classifier.init_classifier(classifier_key, *spec, config.classifier_hidden, config.classifier_sees)
     weight = config.initial_temperature if config.log_ratio == "joint" else config.split_weight
     return begin(config, actor, critic) | {
+        "trust": init_trust(config, actor),
         "temperature": init_learner(jnp.log(jnp.float32(weight)), tx.temperature),
         "classifier": init_learner(net, tx.classifier),
     }
@@ -240,7 +238,6 @@ def begin(config: Config, actor: Params, critic: Params) -> dict[str, Any]:
         "critic": init_learner(critic, tx.critic),
         "target_critic": copy(critic),
         "reference": None if config.log_ratio == "joint" else copy(actor),
-        "trust": init_trust(config, actor),
     }
 
 

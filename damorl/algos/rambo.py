@@ -36,7 +36,6 @@ from damorl.algos.base import Algorithm, OfflineData, Problem
 from damorl.core import buffer as ring
 from damorl.core.distribution import gaussian_log_prob
 from damorl.core.optim import Learner, adam, minimise
-from damorl.errors import UserError
 from damorl.parts import dynamics, model_agent, sac
 from damorl.parts.actor import policy
 from damorl.parts.critic import q_min
@@ -74,11 +73,7 @@ class Config(ModelSettings, SACSettings):
     def __post_init__(self) -> None:
         """Refuse a batch that cannot be dealt evenly to the elites."""
         super().__post_init__()
-        if self.adversary_batch_size % self.dynamics.num_elites:
-            raise UserError(
-                "adversary_batch_size must be a multiple of dynamics.num_elites, found "
-                f"{self.adversary_batch_size} and {self.dynamics.num_elites}: change one of the two"
-            )
+        self.dynamics.check_dealt("adversary_batch_size", self.adversary_batch_size)
 
     @property
     def model_moves(self) -> bool:

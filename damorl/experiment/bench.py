@@ -159,7 +159,7 @@ def fit_rate(workload: Workload, data: OfflineData, seconds: float) -> float:
 
     endless = replace(workload.config.dynamics, max_batches=None, epoch_batches=workload.fit_batches, patience=10**9)
     with suppress(StopIteration):
-        dynamics_fit.fit(jax.random.key(0), endless, data.rows, on_epoch)
+        dynamics_fit.fit_members(jax.random.key(0), endless, data.rows, on_epoch)
     return workload.fit_batches / statistics.median(np.diff(ends).tolist())
 
 

@@ -164,9 +164,10 @@ def gather(run: Run, source: Path | str | None, quiet: bool, make: bool = True) 
     data = to_device(dataset)
     key = jax.random.fold_in(jax.random.key(settings.seed), MODEL_STREAM)
     with bar("dynamics", settings.dynamics.max_batches, "batch", quiet) as advance:
-        model, figures = dynamics_fit.fit(
+        members, figures = dynamics_fit.fit_members(
             key, settings.dynamics, data.rows, lambda done, _: advance(done), data.episode
         )
+    model = dynamics.first_members(members, settings.dynamics.num_elites)
     return Evidence(dataset, data, make_problem(dataset), model, figures["holdout_error"])
 
 

@@ -69,6 +69,14 @@ class DynamicsConfig:
                 f"{self.num_members}: raise the one or lower the other"
             )
 
+    def check_dealt(self, name: str, count: int) -> None:
+        """UserError unless `count` rows, those of the setting `name`, can be dealt evenly to the elites."""
+        if count % self.num_elites:
+            raise UserError(
+                f"{name} must be a multiple of dynamics.num_elites, found {count} and {self.num_elites}: change one of "
+                "the two"
+            )
+
 
 class DynamicsParams(NamedTuple):
     """Trained parameters. `layers` have a leading member axis; the bounds `[obs_dim + 1]` are shared."""

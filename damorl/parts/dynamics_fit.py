@@ -22,7 +22,6 @@ from damorl.parts.dynamics import (
     Dynamics,
     DynamicsConfig,
     DynamicsParams,
-    first_members,
     init_params,
     model_arrays,
     nll_loss,
@@ -117,18 +116,6 @@ def judge(params: DynamicsParams, rows: FitRows) -> tuple[Array, Metrics]:
 def as_model(params: DynamicsParams, rows: FitRows) -> Dynamics:
     """The model that parameters of the fit are, in the data's units."""
     return Dynamics(params, rows.inputs, rows.targets._replace(scale=rows.targets.scale * rows.varying))
-
-
-def fit(
-    key: Key,
-    config: DynamicsConfig,
-    data: Transition,
-    on_epoch: OnEpoch = lambda batches, metrics: None,
-    episode: Array | None = None,
-) -> tuple[Dynamics, dict[str, Any]]:
-    """`fit_members`, of which only the elites are kept."""
-    model, figures = fit_members(key, config, data, on_epoch, episode)
-    return first_members(model, config.num_elites), figures
 
 
 def fit_members(

@@ -77,9 +77,9 @@ def imagined_value(
         act_key, model_key = jax.random.split(step_key)
         action, cost = sample_with_cost(nets.actor, chain.obs, act_key, nets.reference)
         rows = imagine(world, chain.obs, action, model_key)
-        reward, terminal = (x.reshape(cost.shape) for x in (world.reward(flat(rows)), ends(world, flat(rows))))
-        value = chain.value + weight * chain.alive * (reward - nets.temperature * cost)
-        return Chain(rows.next_obs, chain.alive * (1.0 - terminal), value), cost
+        ended = jax.vmap(world.termination)(rows.obs, rows.action, rows.next_obs)
+        value = chain.value + weight * chain.alive * (jax.vmap(world.reward)(rows) - nets.temperature * cost)
+        return Chain(rows.next_obs, chain.alive * ~ended, value), cost
 
     alive = jnp.ones(start.shape[:2])
     weights = settings.gamma ** jnp.arange(settings.actor_horizon)
@@ -95,14 +95,3 @@ def imagine(world: World, obs: Array, action: Array, key: Key) -> Transition:
     if world.noise:
         found += std * jax.random.normal(key, found.shape)
     return Transition(obs, action, found[..., -1], found[..., :-1], jnp.zeros(found.shape[:-1]))
-
-
-def ends(world: World, rows: Transition) -> Array:
-    """1 where the task ends, `[B]`; no gradient flows through it."""
-    ended = world.termination(rows.obs, rows.action, rows.next_obs)
-    return jax.lax.stop_gradient(ended.astype(jnp.float32))
-
-
-def flat(rows: Transition) -> Transition:
-    """`[elite, n, ...] -> [elite * n, ...]`."""
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows)

@@ -43,11 +43,7 @@ class ModelSettings(StartSettings):
     def __post_init__(self) -> None:
         """Refuse rollouts that cannot be dealt evenly, and a share that is none."""
         super().__post_init__()
-        if self.rollout_starts % self.dynamics.num_elites:
-            raise UserError(
-                f"rollout_starts must be a multiple of dynamics.num_elites, found {self.rollout_starts} "
-                f"and {self.dynamics.num_elites}"
-            )
+        self.dynamics.check_dealt("rollout_starts", self.rollout_starts)
         if not 0.0 <= self.real_ratio <= 1.0:
             raise UserError(f"real_ratio must be between 0 and 1, found {self.real_ratio}: give the share of real rows")
 

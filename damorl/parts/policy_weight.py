@@ -1,4 +1,4 @@
-"""What a soft value charges for the policy, and how the weight of that charge is tuned."""
+"""How the weight of what a soft value charges for the policy is tuned."""
 
 from __future__ import annotations
 

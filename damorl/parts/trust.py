@@ -141,7 +141,7 @@ def value_in_model(
         action = policy(actor, obs).mode()
         mean = predict(model, obs, action).mean
         next_obs = jnp.clip(mean[..., :-1], low, high)
-        ended = termination(*(x.reshape(-1, x.shape[-1]) for x in (obs, action, next_obs))).reshape(alive.shape)
+        ended = jax.vmap(termination)(obs, action, next_obs)
         alive &= time < limit
         return (next_obs, alive & ~ended, total + jnp.where(alive, mean[..., -1], 0.0)), None
 
@@ -152,8 +152,8 @@ def value_in_model(
 
 def longest_episode(data: OfflineData) -> Array:
     """Steps of the data's longest episode (scalar)."""
-    ranked = episodes_of(data)
-    return jnp.max(jnp.zeros(ranked.shape[0], jnp.int32).at[ranked].add(1))
+    episode = episodes_of(data)
+    return jnp.max(jnp.bincount(episode, length=episode.shape[0]))
 
 
 def reference_return(data: OfflineData, share: float) -> Array:

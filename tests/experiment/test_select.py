@@ -21,7 +21,7 @@ from damorl.errors import UserError
 from damorl.experiment import select as selection
 from damorl.experiment.select import SelectConfig, select
 from damorl.experiment.train import to_device
-from damorl.parts.dynamics import DynamicsConfig
+from damorl.parts.dynamics import DynamicsConfig, init_members
 from damorl.parts.fqe import FQEConfig, evaluate_policies
 from damorl.record import store
 
@@ -93,6 +93,9 @@ def write_run(run_dir: Path, data_path: Path, simulator: bool = True) -> Path:
     return run_dir
 
 
+UNFITTED = init_members(jax.random.key(0), DynamicsConfig(2, 2, hidden=(4,)), 1, 1)
+
+
 @pytest.fixture(scope="module")
 def data_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "toy.hdf5"
@@ -122,7 +125,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     model = lambda run, *_: selection.ModelValue(np.arange(float(len(run.kept))), np.ones(len(run.kept)))
     monkeypatch.setattr(selection, "fitted_values", values)
     monkeypatch.setattr(selection, "imagined_values", model)
-    monkeypatch.setattr(selection.dynamics_fit, "fit", lambda *_: (None, {"holdout_error": 0.5}))
+    monkeypatch.setattr(selection.dynamics_fit, "fit_members", lambda *_: (UNFITTED, {"holdout_error": 0.5}))
     return judged
 
 
@@ -222,7 +225,8 @@ def test_a_diverged_estimate_is_stored_as_missing(run_dir: Path) -> None:
 
 def test_runs_on_the_same_data_share_the_model(data_path: Path, tmp_path: Path, fits: list[Path], monkeypatch) -> None:
     models: list[int] = []
-    monkeypatch.setattr(selection.dynamics_fit, "fit", lambda *_: models.append(1) or (None, {"holdout_error": 0.5}))
+    fit = lambda *_: models.append(1) or (UNFITTED, {"holdout_error": 0.5})
+    monkeypatch.setattr(selection.dynamics_fit, "fit_members", fit)
     runs = [write_run(tmp_path / name, data_path) for name in ("a", "b")]
     found = select([runs[1], runs[0]], SETTINGS)
     assert [entry["run_dir"] for entry in found] == [str(runs[1]), str(runs[0])]

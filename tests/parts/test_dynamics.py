@@ -199,7 +199,8 @@ def num_programs() -> int:
 @pytest.fixture(scope="module")
 def fitted(system: Transition) -> Fitted:
     epochs, programs = [], num_programs()
-    model, figures = dynamics_fit.fit(jax.random.key(0), CONFIG, system, lambda *epoch: epochs.append(epoch))
+    members, figures = dynamics_fit.fit_members(jax.random.key(0), CONFIG, system, lambda *epoch: epochs.append(epoch))
+    model = dynamics.first_members(members, CONFIG.num_elites)
     return Fitted(model, figures, epochs, num_programs() - programs)
 
 
@@ -264,7 +265,8 @@ def test_elites_are_the_members_of_lowest_holdout_error_best_first_and_patience_
         ), {}
 
     monkeypatch.setattr(dynamics_fit, "fit_epoch", fake_epoch)
-    model, figures = dynamics_fit.fit(jax.random.key(0), config, system)
+    members, figures = dynamics_fit.fit_members(jax.random.key(0), config, system)
+    model = dynamics.first_members(members, config.num_elites)
     assert model.params.layers[0].bias[:, 0].tolist() == [2.0, 0.0]
     assert figures["holdout_error"] == pytest.approx((0.1 + 0.4) / 2)
     assert calls == [15] * 3  # 900 training rows are 15 batches of 64; the first epoch improved, two did not

@@ -201,16 +201,16 @@ def test_a_fit_by_k_steps_learns_and_has_the_shape_of_any_other() -> None:
 )
 def test_without_episodes_k_steps_cannot_be_followed(episode: jax.Array | None, found: str) -> None:
     with pytest.raises(UserError, match=rf"dynamics\.early_stop k_step.*{found}.*set dynamics\.early_stop to one_step"):
-        dynamics_fit.fit(jax.random.key(0), K_STEP, record()[0], episode=episode)
+        dynamics_fit.fit_members(jax.random.key(0), K_STEP, record()[0], episode=episode)
 
 
 def test_episodes_that_are_too_short_are_named_with_their_length() -> None:
     rows, episode = record((3,) * 30)
     with pytest.raises(UserError, match=r"early_stop_steps is 4: .*found 3 in the longest; lower"):
-        dynamics_fit.fit(jax.random.key(0), K_STEP, rows, episode=episode)
+        dynamics_fit.fit_members(jax.random.key(0), K_STEP, rows, episode=episode)
     many = DynamicsConfig(**{**vars(K_STEP), "early_stop_steps": 200})  # more than there are rows
     with pytest.raises(UserError, match=r"early_stop_steps is 200: .*found 3"):
-        dynamics_fit.fit(jax.random.key(0), many, rows, episode=episode)
+        dynamics_fit.fit_members(jax.random.key(0), many, rows, episode=episode)
 
 
 def test_no_steps_are_refused() -> None:
