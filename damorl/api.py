@@ -15,10 +15,10 @@ from damorl.data.datasets import Dataset, cache_dir
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig, resolve
 from damorl.experiment.describe import describe_episodes, simulator_of
+from damorl.experiment.evaluation import EVAL_SEED
 from damorl.experiment.population import with_population
 from damorl.experiment.result import Result, load_layers, plans, summarise
 from damorl.experiment.sources import load_dataset
-from damorl.experiment.train import EVAL_SEED
 from damorl.experiment.train import train as run_training
 from damorl.record import store
 from damorl.record.hold import held

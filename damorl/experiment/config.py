@@ -44,7 +44,7 @@ class LoopConfig:
     eval_interval: int = 10_000
     """Updates between two evaluations in the simulator."""
     eval_episodes: int = 10
-    """Episodes per evaluation, deterministic actions, the same start seeds every time."""
+    """Episodes per evaluation, deterministic actions. Each evaluation has fresh starts, the same for every run."""
     keep_policy_every: int = 10
     """Every how many evaluations a policy is kept, for `damorl select` and `damorl export --step`."""
     checkpoint_interval: int = 50_000

@@ -15,9 +15,9 @@ import numpy as np
 
 from damorl.errors import UserError
 from damorl.experiment.describe import describe_episodes
+from damorl.experiment.evaluation import EVAL_SEED
 from damorl.experiment.policy_card import FORMAT, VERSION
 from damorl.experiment.policy_graph import import_extra
-from damorl.experiment.train import EVAL_SEED
 from damorl.types import Spec
 from damorl.world.evaluate import Evaluator
 from damorl.world.tasks import Task, find_task, to_unit

@@ -24,6 +24,7 @@ from damorl.data.datasets import Dataset
 from damorl.errors import NotFiniteError, UserError
 from damorl.experiment.config import RunConfig
 from damorl.experiment.describe import describe_run, remarks
+from damorl.experiment.evaluation import evaluate_actors
 from damorl.experiment.population import member_settings, sharing_fits, stacked_values, with_traced
 from damorl.experiment.progress import Progress
 from damorl.experiment.recorder import Recorder, metric_rows
@@ -32,11 +33,10 @@ from damorl.experiment.result import POLICIES, Result, kept_policy_path, save_po
 from damorl.experiment.units import Work, in_units, own_actor, own_metrics
 from damorl.parts.start import rank_episodes
 from damorl.record import checkpoint, store
-from damorl.types import Key, Metrics, Recall, Spec, Transition, Units
-from damorl.world.evaluate import Episodes, Evaluator
-from damorl.world.tasks import never_ended, normalised_score
+from damorl.types import Key, Metrics, Recall, Transition, Units
+from damorl.world.evaluate import Evaluator
+from damorl.world.tasks import never_ended
 
-EVAL_SEED = 1_000_000  # far from any training seed, the same for every run
 CHECKPOINT_SECONDS = 300.0  # between two checkpoints at most, however slow the machine
 INIT_STREAM, PREPARE_STREAM, FIRST_EPOCH_STREAM = 0, 1, 2  # what a seed's key is folded with
 
@@ -172,39 +172,6 @@ def keep_policies(config: RunConfig, run_dir: Path, actors: list[Any], step: int
         save_policies(kept_policy_path(run_dir, step), actors, config.members)
 
 
-def evaluate_actors(
-    config: RunConfig, dataset: Dataset, evaluator: Evaluator | None, actors: list[Any], rows: list[dict[str, float]]
-) -> list[dict[str, float]]:
-    """`rows`, one per member, with `eval/*` of deterministic episodes; as they are where there is no simulator."""
-    if evaluator is None:
-        return rows
-    began, found = time.perf_counter(), []
-    for actor in actors:
-        episodes = play(config, dataset.spec, evaluator, actor)
-        mean = float(np.mean(episodes.returns))
-        row = {
-            "eval/return_mean": mean,
-            "eval/return_std": float(np.std(episodes.returns)),
-            "eval/episode_length": float(np.mean(episodes.lengths)),
-        }
-        if dataset.task is not None and dataset.task.reference_min is not None:
-            row["eval/score"] = normalised_score(dataset.task, mean)
-        found.append(row)
-    seconds = {"time/eval_seconds": time.perf_counter() - began}
-    return [row | evaluation | seconds for row, evaluation in zip(rows, found, strict=True)]
-
-
-def play(config: RunConfig, spec: Spec, evaluator: Evaluator, actor: Any) -> Episodes:
-    """The episodes of one evaluation of one member's actor, deterministic or planning."""
-    from damorl.behaviour.host_policy import act
-    from damorl.experiment.planning import Player
-
-    if config.algorithm.planner is None:
-        return evaluator.run(partial(act, actor, rng=None), config.loop.eval_episodes, EVAL_SEED)
-    player = Player(config.algorithm, config.algo_config, spec, actor)
-    return player.play(evaluator, config.loop.eval_episodes, EVAL_SEED)
-
-
 def start_or_resume(
     work: Work, identity: dict[str, str], run_dir: Path, progress: Progress, deadline: float | None = None
 ) -> tuple[Any, int]:
@@ -280,7 +247,7 @@ def train(
             if step % loop.eval_interval == 0:
                 actors = host_actors(config, state, data.units)
                 keep_policies(config, run_dir, actors, step)
-                rows = evaluate_actors(config, dataset, evaluator, actors, rows)
+                rows = evaluate_actors(config, dataset, evaluator, actors, rows, step)
             recorder.write(step, rows)
             now = time.monotonic()
             late = deadline is not None and now >= deadline

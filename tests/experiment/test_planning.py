@@ -17,6 +17,7 @@ from damorl.errors import UserError
 from damorl.experiment import bench_planner
 from damorl.experiment import train as loop
 from damorl.experiment.config import RunConfig, defaults, from_dict, replace
+from damorl.experiment.evaluation import EVAL_SEED
 from damorl.experiment.planning import Player, compiled_act, load_player
 from damorl.record import store
 from damorl.world.evaluate import Evaluator
@@ -65,11 +66,12 @@ def test_the_planner_sees_what_the_simulator_pays(finished: Path, monkeypatch: p
 
 
 def test_the_files_hold_what_was_trained(finished: Path, data_path: Path) -> None:
-    """Scores in training and from the run directory are the same, seed by seed, at every kept step."""
+    """Scores in training and from the run directory are the same on the same starts, seed by seed, at every kept step."""
     trained = {(row["step"], row["seed"]): row["eval/return_mean"] for row in numbers(finished)}
     assert set(trained) == {(step, seed) for step in (10, 20) for seed in (0, 3)}
-    for step in (10, 20):
-        rows = damorl.evaluate(finished, episodes=2, step=step)
+    for step, first_seed in ((10, EVAL_SEED), (20, EVAL_SEED + 2)):
+        assert {row["eval/first_seed"] for row in numbers(finished) if row["step"] == step} == {first_seed}
+        rows = damorl.evaluate(finished, episodes=2, step=step, eval_seed=first_seed)
         assert [row["return_mean"] for row in rows] == [trained[step, seed] for seed in (0, 3)]
     (noisy, _) = damorl.evaluate(finished, episodes=2, noise=0.5)
     assert noisy["return_mean"] != trained[20, 0]
