@@ -37,7 +37,8 @@ from damorl.parts.policy_weight import tune_weight
 from damorl.parts.reference import policy_log_ratio
 from damorl.parts.refined_reward import refined_reward
 from damorl.parts.start import start
-from damorl.parts.trust import Trust, TrustSettings, begin_trust, check_returns, init_trust, judge
+from damorl.parts.trust import TrustSettings, init_target, move_target
+from damorl.parts.validation import Kept, begin_kept, check_returns, init_kept, validate
 from damorl.types import REWARD_UNIT, Array, Key, Metrics, Params, Transition
 
 ALIGNMENT_WEIGHTS = ("divergence_weight", "actor_divergence_weight", "log_ratio_floor", "logit_clip")
@@ -119,8 +120,10 @@ class State(NamedTuple):
     """`[2]`: share of terminal rows in the offline data and in the model buffer."""
     reference: Params | None = None
     """The clone, where the log-ratio is split."""
-    trust: Trust | None = None
-    """Where the trust region is validated in the model."""
+    kept: Kept | None = None
+    """Where the policy is validated in the model."""
+    kl_target: Array | None = None
+    """Where the trust region moves."""
 
 
 class Optimisers(NamedTuple):
@@ -138,12 +141,12 @@ class Optimisers(NamedTuple):
 def prepare(
     key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
 ) -> State:
-    """Line 1: fit the dynamics model M on the offline data; start the networks as configured."""
+    """Line 1: start the networks as configured; fit the dynamics model M on the offline data."""
     check_returns(config, data)
-    model = model_data.fit_model(key, config.dynamics, problem, data, on_progress)
     actor, critic = start(key, config, config.gamma, data, state.actor.params, state.critic.params)
-    trust = begin_trust(config, config.reference_share, model, problem.termination, actor, data)
-    return state._replace(model=model, trust=trust, **begin(config, actor, critic))
+    model = model_data.fit_model(key, config.dynamics, problem, data, on_progress)
+    kept = begin_kept(config, config.reference_share, model, problem.termination, actor, data)
+    return state._replace(model=model, kept=kept, **begin(config, actor, critic))
 
 
 def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
@@ -163,9 +166,12 @@ def refresh(config: Config, problem: Problem, state: State, data: OfflineData, k
     """Lines 4 and 5: branched rollouts of the policy in the model, into the buffer; the trust region is moved."""
     world = state.model, state.actor.params, problem.termination
     rows, keep, metrics = model_data.imagine(config, *world, data.rows, key)
-    if state.trust is not None:
-        trust, found = judge(config, state.trust, state.model, problem.termination, state.average_actor, data)
-        state, metrics = state._replace(trust=trust), metrics | found
+    if state.kept is not None:
+        kept, value, found = validate(config, state.kept, state.model, problem.termination, state.average_actor, data)
+        if state.kl_target is not None:
+            found["trust/kl_target"] = move_target(config, state.kl_target, state.kept, value)
+            state = state._replace(kl_target=found["trust/kl_target"])
+        state, metrics = state._replace(kept=kept), metrics | found
     buffer = ring.add(state.buffer, rows, keep)
     written = jnp.arange(buffer.capacity) < buffer.size
     synthetic_rate = jnp.sum(buffer.rows.terminal * written) / jnp.maximum(buffer.size, 1)
@@ -192,7 +198,7 @@ def update(config: Config, problem: Problem, state: State, data: OfflineData, ke
         grads = imagined_gradients(config, networks(state), world, grads, batch.obs, policy_key)
     critic = apply_gradients(state.critic, grads.critic, tx.critic)
     actor = apply_gradients(state.actor, grads.actor, tx.actor)
-    target = config.kl_target if state.trust is None else state.trust.kl_target
+    target = config.kl_target if state.kl_target is None else state.kl_target
     temperature, temperature_metrics = tune_weight(
         config.log_ratio, target, state.temperature, grads.cost, batch.action.shape[1], tx.temperature
     )
@@ -223,7 +229,8 @@ def fresh_networks(keys: list[Key], config: Config, problem: Problem) -> dict[st
     net = classifier.init_classifier(classifier_key, *spec, config.classifier_hidden, config.classifier_sees)
     weight = config.initial_temperature if config.log_ratio == "joint" else config.split_weight
     return begin(config, actor, critic) | {
-        "trust": init_trust(config, actor),
+        "kept": init_kept(config, actor),
+        "kl_target": init_target(config),
         "temperature": init_learner(jnp.log(jnp.float32(weight)), tx.temperature),
         "classifier": init_learner(net, tx.classifier),
     }
@@ -271,7 +278,7 @@ def update_classifier(
 
 def result(state: State) -> Params:
     """The actor that is evaluated and saved."""
-    return state.average_actor if state.trust is None else state.trust.kept
+    return state.average_actor if state.kept is None else state.kept.policy
 
 
 ALGORITHM = Algorithm("damo", Config, init, prepare, refresh, update, result, traced=TRACED)

@@ -39,6 +39,7 @@ from damorl.parts import dynamics, model_agent, model_data, sac
 from damorl.parts.model_data import ModelSettings
 from damorl.parts.model_units import to_own_units
 from damorl.parts.sac import SACSettings
+from damorl.parts.validation import Kept
 from damorl.types import REWARD_UNIT, Array, Key, Metrics, OnProgress, Transition, Units
 
 CHUNK = 10_000  # rows of the data whose disagreement is computed at once
@@ -79,6 +80,8 @@ class State(NamedTuple):
     model: dynamics.Dynamics
     """The elites."""
     buffer: ring.RingBuffer
+    kept: Kept | None
+    """Where the policy is validated in the model."""
     threshold: Array
     """Largest disagreement of a known pair, scalar; infinite before the fit."""
 
@@ -135,7 +138,8 @@ def refresh(config: Config, problem: Problem, state: State, data: OfflineData, k
     rows, keep, metrics = model_data.imagine(config, state.model, actor, problem.termination, data.rows, key, revise)
     halts = jnp.sum(keep & (rows.reward == halt_reward))
     metrics["rollout/halt_share"] = halts / jnp.maximum(jnp.sum(keep), 1)
-    return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics
+    state, found = model_agent.validated(config, problem, state, state.model, data)
+    return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics | found
 
 
 ALGORITHM = Algorithm(

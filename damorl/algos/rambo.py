@@ -42,6 +42,7 @@ from damorl.parts.critic import q_min
 from damorl.parts.dynamics import DynamicsConfig
 from damorl.parts.model_data import ModelSettings
 from damorl.parts.sac import SACSettings
+from damorl.parts.validation import Kept
 from damorl.types import Array, Key, Metrics, OnProgress, Params, Transition
 
 
@@ -90,6 +91,8 @@ class State(NamedTuple):
     model_optimiser: Any
     """State of the Adam of `model.params`."""
     buffer: ring.RingBuffer
+    kept: Kept | None
+    """Where the policy is validated, in the model as it stands."""
 
 
 def log_density(params: dynamics.DynamicsParams, x: Array, y: Array, varying: Array) -> Array:
@@ -190,8 +193,8 @@ def play(config: Config, problem: Problem, state: State, data: OfflineData, key:
 
 def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
     """Fresh networks, an unfitted model and an empty model buffer."""
-    agent, model, buffer = model_agent.init(key, config, problem, data)
-    return State(agent, model, adam(config.adversary_lr).init(model.params), buffer)
+    agent, model, buffer, kept = model_agent.init(key, config, problem, data)
+    return State(agent, model, adam(config.adversary_lr).init(model.params), buffer, kept)
 
 
 def prepare(

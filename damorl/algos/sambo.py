@@ -44,6 +44,7 @@ from damorl.errors import UserError
 from damorl.parts import classifier, dynamics, model_agent, model_data, sac
 from damorl.parts.model_data import ModelSettings
 from damorl.parts.sac import SACSettings
+from damorl.parts.validation import Kept, init_kept
 from damorl.types import REWARD_UNIT, Array, Key, Metrics, Params, Transition
 
 
@@ -97,6 +98,8 @@ class State(NamedTuple):
     model: dynamics.Dynamics
     """The elites."""
     buffer: ring.RingBuffer
+    kept: Kept | None
+    """Where the policy is validated in the model."""
 
 
 def seen(net: MLP, x: Array) -> Array:
@@ -159,12 +162,14 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
     """Fresh networks, an unfitted model and an empty model buffer."""
     model_key, agent_key, classifier_key = jax.random.split(key, 3)
     nets: Params = init_classifiers(classifier_key, *problem.spec, config.classifier_hidden)
+    agent = sac.init(agent_key, config, problem.spec)
     return State(
-        sac.init(agent_key, config, problem.spec),
+        agent,
         init_learner(nets, optax.adam(config.classifier_lr)),
         classifier.fit_inputs(data.rows),
         dynamics.init_model(model_key, config.dynamics, *problem.spec),
         model_data.init_buffer(config, *problem.spec),
+        init_kept(config, agent.actor.params),
     )
 
 

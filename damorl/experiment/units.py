@@ -33,8 +33,8 @@ REWARD_METRICS = {
     "critic/residual",
     "rollout/penalty_mean",
     "rollout/reward_mean",
-    "trust/needed",
-    "trust/value",
+    "validation/needed",
+    "validation/value",
     "value/mean",
     "value/residual",
 }

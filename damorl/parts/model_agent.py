@@ -17,6 +17,7 @@ from damorl.core.optim import init_learner
 from damorl.parts import dynamics, model_data, sac
 from damorl.parts.rollout import Revise
 from damorl.parts.start import start
+from damorl.parts.validation import Kept, begin_kept, check_returns, init_kept, validate
 from damorl.types import Key, Metrics, OfflineData, OnProgress, Params, Problem
 
 
@@ -27,16 +28,20 @@ class State(NamedTuple):
     model: dynamics.Dynamics
     """The elites; or all members, best first, of which the elites make the rollouts."""
     buffer: ring.RingBuffer
+    kept: Kept | None = None
+    """Where the policy is validated in the model."""
 
 
 def init(key: Key, config: Any, problem: Problem, data: OfflineData, all_members: bool = False) -> State:
     """Fresh networks, an unfitted model (the elites' shape, or all members') and an empty model buffer."""
     model_key, agent_key = jax.random.split(key)
     init_model = dynamics.init_members if all_members else dynamics.init_model
+    agent = sac.init(agent_key, config, problem.spec)
     return State(
-        sac.init(agent_key, config, problem.spec),
+        agent,
         init_model(model_key, config.dynamics, *problem.spec),
         model_data.init_buffer(config, *problem.spec),
+        init_kept(config, agent.actor.params),
     )
 
 
@@ -49,9 +54,13 @@ def prepare(
     on_progress: OnProgress,
     all_members: bool = False,
 ) -> Any:
-    """Fit the dynamics model, of which elites or all members are kept, and start the agent as configured."""
+    """Start the agent as configured, and fit the dynamics model, of which elites or all members are kept."""
+    check_returns(config, data)
+    agent = start_agent(key, config, state.agent, data)
     model = model_data.fit_model(key, config.dynamics, problem, data, on_progress, all_members)
-    return state._replace(model=model, agent=start_agent(key, config, state.agent, data))
+    elites = dynamics.first_members(model, config.dynamics.num_elites)
+    kept = begin_kept(config, config.reference_share, elites, problem.termination, agent.actor.params, data)
+    return state._replace(model=model, agent=agent, kept=kept)
 
 
 def start_agent(key: Key, config: Any, agent: sac.SACState, data: OfflineData) -> sac.SACState:
@@ -71,10 +80,23 @@ def start_agent(key: Key, config: Any, agent: sac.SACState, data: OfflineData) -
 def refresh(
     config: Any, problem: Problem, state: Any, data: OfflineData, key: Key, revise: Revise | None = None
 ) -> tuple[Any, Metrics]:
-    """Branched rollouts of the policy in the elites, into the buffer; `revise` is handed to `rollout`."""
+    """Branched rollouts of the policy in the elites, into the buffer; `revise` is handed to `rollout`. The policy is
+    validated as configured."""
     actor, elites = state.agent.actor.params, dynamics.first_members(state.model, config.dynamics.num_elites)
     rows, keep, metrics = model_data.imagine(config, elites, actor, problem.termination, data.rows, key, revise)
-    return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics
+    state, found = validated(config, problem, state, elites, data)
+    return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics | found
+
+
+def validated(
+    config: Any, problem: Problem, state: Any, elites: dynamics.Dynamics, data: OfflineData
+) -> tuple[Any, Metrics]:
+    """The state after its averaged actor was valued in the elites, where that is asked for."""
+    if state.kept is None:
+        return state, {}
+    actor = state.agent.average_actor
+    kept, _, metrics = validate(config, state.kept, elites, problem.termination, actor, data)
+    return state._replace(kept=kept), metrics
 
 
 def update(config: Any, problem: Problem, state: Any, data: OfflineData, key: Key) -> tuple[Any, Metrics]:
@@ -86,5 +108,5 @@ def update(config: Any, problem: Problem, state: Any, data: OfflineData, key: Ke
 
 
 def actor(state: Any) -> Params:
-    """What is evaluated: the averaged actor."""
-    return state.agent.average_actor
+    """What is evaluated: the averaged actor, or the one that is kept."""
+    return state.agent.average_actor if state.kept is None else state.kept.policy

@@ -17,6 +17,7 @@ from damorl.parts.actor import policy
 from damorl.parts.model_units import to_units
 from damorl.parts.rollout import Revise, rollout
 from damorl.parts.start import StartSettings
+from damorl.parts.validation import ValidationSettings
 from damorl.types import Array, Key, Metrics, OfflineData, OnProgress, Params, Problem, TerminationFn, Transition
 
 FIT_STREAM = 0x64796E
@@ -24,7 +25,7 @@ FIT_STREAM = 0x64796E
 
 
 @dataclass(frozen=True)
-class ModelSettings(StartSettings):
+class ModelSettings(StartSettings, ValidationSettings):
     """Settings that every algorithm with a model has; its Config inherits them. Defaults: OfflineRL-Kit's."""
 
     real_ratio: float = 0.05
@@ -46,6 +47,8 @@ class ModelSettings(StartSettings):
         self.dynamics.check_dealt("rollout_starts", self.rollout_starts)
         if not 0.0 <= self.real_ratio <= 1.0:
             raise UserError(f"real_ratio must be between 0 and 1, found {self.real_ratio}: give the share of real rows")
+        if self.keep == "validated" and self.cloning_updates is None:
+            raise UserError("keep 'validated' falls back on a clone of the data: give cloning_updates (5000, say)")
 
 
 def init_buffer(settings: ModelSettings, obs_dim: int, action_dim: int) -> ring.RingBuffer:

@@ -65,18 +65,20 @@ FOUNDATION = {
     "rollout-noise": "False",
     "dynamics.nll-beta": "0.5",
 }
-VALIDATED = FOUNDATION | {
-    "log-ratio": "split",
-    "actor-objective": "imagined",
-    "kl-target": "0.3",
-    "trust": "validated",
-    "validation-steps": "20",
-    "validation-starts": "5",
-}
+WITH_KEPT = ("mobile", "mopo", "morel", "rambo", "sambo")
+KEPT = {"keep": "validated", "validation-steps": "20", "validation-starts": "5"}
+VALIDATED = (
+    FOUNDATION | KEPT | {"log-ratio": "split", "actor-objective": "imagined", "kl-target": "0.3", "trust": "validated"}
+)
 
 
 @pytest.mark.parametrize(
-    ("algo", "changes"), [*((algo, {}) for algo in sorted(ALGORITHMS)), ("mopo", FOUNDATION), ("damo", VALIDATED)]
+    ("algo", "changes"),
+    [
+        *((algo, {}) for algo in sorted(ALGORITHMS)),
+        *((algo, FOUNDATION | KEPT) for algo in ("mopo", "mobile", "morel", "rambo", "sambo")),
+        ("damo", VALIDATED),
+    ],
 )
 def test_it_trains_from_the_command_line_and_resumes_bit_for_bit(
     algo: str, changes: dict[str, str], hopper_toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

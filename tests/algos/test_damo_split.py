@@ -57,7 +57,7 @@ def run(toy: Dataset, seeds: tuple[int, ...], **changes: Any) -> tuple[Any, Any,
 
 
 IMAGINED = {"actor_objective": "imagined", "actor_starts": 10, "rollout_noise": False}
-VALIDATED = IMAGINED | {"trust": "validated", "validation_steps": 20, "validation_starts": 5}
+VALIDATED = IMAGINED | {"keep": "validated", "trust": "validated", "validation_steps": 20, "validation_starts": 5}
 
 
 @pytest.mark.parametrize(
@@ -82,9 +82,9 @@ def test_it_runs_compiles_once_and_keeps_its_reference(toy: Dataset, changes: di
 def test_seeds_together_equal_seeds_alone(toy: Dataset, changes: dict[str, Any]) -> None:
     _, together, _, _ = run(toy, (3, 5), **changes)
     _, alone, _, _ = run(toy, (5,), **changes)
-    for part in ("actor", "trust"):
-        named = checkpoint.named_leaves(getattr(together, part))
-        for name, leaf in checkpoint.named_leaves(getattr(alone, part)).items():
+    for part in ("actor", "kept", "kl_target"):
+        named = checkpoint.named_leaves([getattr(together, part)])
+        for name, leaf in checkpoint.named_leaves([getattr(alone, part)]).items():
             np.testing.assert_allclose(named[name][1], leaf[0], rtol=1e-3, atol=1e-4, err_msg=name)
 
 

@@ -66,7 +66,7 @@ def test_the_planner_sees_what_the_simulator_pays(finished: Path, monkeypatch: p
 
 
 def test_the_files_hold_what_was_trained(finished: Path, data_path: Path) -> None:
-    """Scores in training and from the run directory are the same on the same starts, seed by seed, at every kept step."""
+    """Scores in training and from the run directory are the same on the same starts, at every kept step."""
     trained = {(row["step"], row["seed"]): row["eval/return_mean"] for row in numbers(finished)}
     assert set(trained) == {(step, seed) for step in (10, 20) for seed in (0, 3)}
     for step, first_seed in ((10, EVAL_SEED), (20, EVAL_SEED + 2)):

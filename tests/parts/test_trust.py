@@ -1,144 +1,53 @@
-"""The validated trust region: the model's value by hand, what is kept, and how the target moves."""
+"""The trust region's target: when it grows, when it shrinks, and where it stays."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from damorl.algos import damo
-from damorl.core.nets import Dense
-from damorl.core.scaler import Standardiser
 from damorl.errors import UserError
-from damorl.parts import trust
-from damorl.parts.dynamics import Dynamics, DynamicsParams
-from damorl.parts.start import rank_episodes
-from damorl.types import OfflineData, Transition
+from damorl.parts.trust import init_target, move_target
+from damorl.parts.validation import Kept
 
 SETTINGS = damo.Config(
-    log_ratio="split",
-    cloning_updates=1,
-    kl_target=0.5,
-    trust="validated",
-    reference_share=0.5,
-    validation_starts=2,
-    validation_steps=6,
-    kl_bounds=(0.1, 1.0),
+    log_ratio="split", cloning_updates=1, kl_target=0.5, keep="validated", trust="validated", kl_bounds=(0.1, 1.0)
 )
+KEPT = Kept((), jnp.float32(100.0), jnp.float32(80.0), jnp.float32(10.0))
 
 
-def drifting_model() -> Dynamics:
-    """Two elites: s' = s + a, and s + a + 0.5; the reward is s."""
-    kernel = np.zeros((2, 2, 4), np.float32)
-    kernel[:, 1, 0], kernel[:, 0, 1] = 1.0, 1.0
-    bias = np.array([[0.0, 0.0, 3.0, 3.0], [0.5, 0.0, 3.0, 3.0]], np.float32)  # a wide Gaussian, whose mean is followed
-    params = DynamicsParams((Dense(jnp.asarray(kernel), jnp.asarray(bias)),), jnp.full(2, 20.0), jnp.full(2, -20.0))
-    unit = Standardiser(jnp.zeros(2), jnp.ones(2))
-    return Dynamics(params, unit, unit)
+@pytest.mark.parametrize(
+    ("target", "value", "expected"),
+    [
+        (0.5, 120.0, 0.5 * 1.15),
+        (0.5, 95.1, 0.5 * 1.15),  # within 5 % of the best
+        (0.5, 94.9, 0.5 * 0.8),
+        (0.99, 120.0, 1.0),
+        (0.11, 0.0, 0.1),
+    ],
+)
+def test_the_target_grows_where_the_model_vouches_shrinks_where_not_and_stays_in_bounds(target, value, expected):
+    assert float(move_target(SETTINGS, jnp.float32(target), KEPT, jnp.float32(value))) == pytest.approx(expected)
 
 
-def constant_actor(action: float) -> tuple[Dense, ...]:
-    return (Dense(jnp.zeros((1, 2)), jnp.array([np.arctanh(action), 0.0], jnp.float32)),)
+def test_below_zero_the_tolerance_is_still_a_step_down():
+    below = KEPT._replace(best=jnp.float32(-100.0))
+    assert float(move_target(SETTINGS, jnp.float32(0.5), below, jnp.float32(-104.0))) > 0.5
+    assert float(move_target(SETTINGS, jnp.float32(0.5), below, jnp.float32(-106.0))) < 0.5
 
 
-def falls(obs, action, next_obs):
-    return next_obs[:, 0] > 2.0
-
-
-def dataset() -> OfflineData:
-    """Episodes of 4, 2 and 2 steps with returns 8, 6 and 1; states from -3 to 3."""
-    reward = np.array([2.0, 2.0, 2.0, 2.0, 3.0, 3.0, 0.0, 1.0], np.float32)
-    obs = np.linspace(-3.0, 3.0, 8, dtype=np.float32)[:, None]
-    rows = Transition(*map(jnp.asarray, (obs, np.zeros((8, 1), np.float32), reward, obs, np.zeros(8, np.float32))))
-    episode = np.array([0, 0, 0, 0, 1, 1, 2, 2])
-    ranking = rank_episodes(episode, np.array([8.0, 6.0, 1.0]))
-    return OfflineData(rows, jnp.array([[0.0], [9.9], [1.0]]), jnp.asarray(episode, jnp.int32), None, ranking)
-
-
-def slow_value(action: float, steps: int = 4) -> float:
-    totals = []
-    for drift in (0.0, 0.5):
-        for obs in (0.0, 1.0):  # two of the three initial states, evenly spread
-            total = 0.0
-            for _ in range(steps):
-                total += obs
-                following = np.clip(obs + action + drift, -3.0, 3.0)
-                if following > 2.0:
-                    break
-                obs = following
-            totals.append(total)
-    return float(np.mean(totals))
-
-
-@pytest.mark.parametrize("action", [0.3, -0.9])
-def test_value_equals_a_slow_loop_over_the_data_s_longest_episode(action):
-    found = trust.value_in_model(SETTINGS, drifting_model(), falls, constant_actor(action), dataset())
-    assert float(found) == pytest.approx(slow_value(action), rel=1e-5)
-    short = replace(SETTINGS, validation_steps=2)
-    found = trust.value_in_model(short, drifting_model(), falls, constant_actor(action), dataset())
-    assert float(found) == pytest.approx(slow_value(action, 2), rel=1e-5)
-
-
-@pytest.mark.parametrize(("share", "expected"), [(0.1, 8.0), (0.5, 8.0), (0.51, 7.0), (1.0, 5.0)])
-def test_return_of_the_reference_by_hand(share, expected):
-    """The best episode is half of the rows; the second begins before 0.51 of them are full."""
-    assert float(trust.reference_return(dataset(), share)) == expected
-
-
-def begun(action: float = 0.3) -> trust.Trust:
-    found = trust.begin_trust(SETTINGS, 0.5, drifting_model(), falls, constant_actor(action), dataset())
-    assert found is not None
-    return found
-
-
-def test_it_begins_with_the_reference_and_the_model_s_error_there():
-    found, value = begun(), slow_value(0.3)
-    assert float(found.best) == float(found.reference) == pytest.approx(value, rel=1e-5)
-    assert float(found.margin) == pytest.approx(1.5 * abs(value - 8.0), rel=1e-5)  # its episode earned 8
-    assert float(found.kl_target) == 0.5
-
-
-def after(known: trust.Trust, action: float) -> trust.Trust:
-    return trust.judge(SETTINGS, known, drifting_model(), falls, constant_actor(action), dataset())[0]
-
-
-def kept(known: trust.Trust) -> float:
-    return float(np.tanh(known.kept[0].bias[0]))
-
-
-def test_a_policy_is_kept_only_if_it_gains_more_than_the_model_errs():
-    start = begun(-0.5)
-    gain = slow_value(0.3) - slow_value(-0.5)
-    assert gain > 0.0
-    assert kept(after(start._replace(margin=jnp.float32(0.9 * gain)), 0.3)) == pytest.approx(0.3)
-    assert kept(after(start._replace(margin=jnp.float32(1.1 * gain)), 0.3)) == pytest.approx(-0.5)
-
-
-def test_a_worse_policy_never_replaces_a_better_one():
-    start = after(begun(-0.5)._replace(margin=jnp.float32(0.0)), 0.3)
-    assert kept(after(start, -0.2)) == pytest.approx(0.3)
-    assert float(after(start, -0.2).best) == pytest.approx(slow_value(0.3), rel=1e-5)
-
-
-def test_the_target_grows_where_the_model_vouches_shrinks_where_not_and_stays_in_bounds():
-    start = begun(0.3)
-    assert float(after(start, 0.3).kl_target) == pytest.approx(0.5 * SETTINGS.kl_growth)
-    assert float(after(start, -0.9).kl_target) == pytest.approx(0.5 * SETTINGS.kl_shrinkage)
-    assert float(after(start._replace(kl_target=jnp.float32(0.99)), 0.3).kl_target) == 1.0
-    assert float(after(start._replace(kl_target=jnp.float32(0.11)), -0.9).kl_target) == pytest.approx(0.1)
-
-
-def test_a_fixed_region_knows_nothing():
-    fixed = replace(SETTINGS, trust="fixed")
-    assert trust.begin_trust(fixed, 0.5, drifting_model(), falls, constant_actor(0.3), dataset()) is None
+def test_a_fixed_region_has_no_target_of_its_own():
+    assert float(init_target(SETTINGS)) == 0.5
+    assert init_target(replace(SETTINGS, trust="fixed")) is None
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"kl_target": None}, "moves kl_target, found none"),
+        ({"keep": "last"}, "asks for the policy's value in the model: set keep to validated"),
         ({"kl_growth": 0.9}, "expected kl_growth >= 1 >= kl_shrinkage > 0"),
         ({"kl_bounds": (2.0, 1.0)}, "kl_bounds in order"),
         ({"log_ratio": "joint"}, "set log_ratio to split"),
@@ -147,12 +56,3 @@ def test_a_fixed_region_knows_nothing():
 def test_what_cannot_work_is_refused(changes, message):
     with pytest.raises(UserError, match=message):
         replace(SETTINGS, **changes)
-
-
-def test_data_without_returns_are_refused():
-    data = dataset()._replace(ranking=None)
-    with pytest.raises(
-        UserError, match="compares the model with the returns in the data: expected complete episodes, found none"
-    ):
-        trust.check_returns(SETTINGS, data)
-    trust.check_returns(replace(SETTINGS, trust="fixed"), data)
