@@ -38,7 +38,7 @@ from damorl.parts.reference import policy_log_ratio
 from damorl.parts.refined_reward import refined_reward
 from damorl.parts.start import start
 from damorl.parts.trust import TrustSettings, init_target, move_target
-from damorl.parts.validation import Kept, begin_kept, check_returns, init_kept, validate
+from damorl.parts.validation import Kept, begin_kept, init_kept, validate
 from damorl.types import REWARD_UNIT, Array, Key, Metrics, Params, Transition
 
 ALIGNMENT_WEIGHTS = ("divergence_weight", "actor_divergence_weight", "log_ratio_floor", "logit_clip")
@@ -142,7 +142,6 @@ def prepare(
     key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
 ) -> State:
     """Line 1: start the networks as configured; fit the dynamics model M on the offline data."""
-    check_returns(config, data)
     actor, critic = start(key, config, config.gamma, data, state.actor.params, state.critic.params)
     model = model_data.fit_model(key, config.dynamics, problem, data, on_progress)
     kept = begin_kept(config, config.reference_share, model, problem.termination, actor, data)

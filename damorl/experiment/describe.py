@@ -14,6 +14,7 @@ from damorl.data.card import card_and_arrays
 from damorl.data.datasets import Dataset
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig
+from damorl.parts.start import known_rows
 from damorl.record import store
 from damorl.world.evaluate import Episodes
 from damorl.world.task import action_bounds
@@ -88,8 +89,20 @@ def describe_run(config: RunConfig, dataset: Dataset, run_dir: Path, pictures: b
     store.write_json(run_dir / store.CONFIG, config.as_dict() | {"data": describe_dataset(dataset, gamma)})
 
 
-def remarks(dataset: Dataset) -> Iterator[str]:
-    """What training has to do without on this data: said once, when it begins."""
+def remarks(dataset: Dataset, settings: Any) -> Iterator[str]:
+    """What training with an algorithm's `settings` has to do without on this data: said once, when it begins."""
+    if getattr(settings, "reference_share", 1.0) < 1.0 and not len(dataset.episode_returns()):
+        yield (
+            f"no episode of {dataset.name} is complete, so no return is known: all of the data is cloned instead of "
+            "its best share; mark where episodes end (terminals, timeouts)"
+        )
+    if getattr(settings, "critic_start", "none") == "returns":
+        terminal = np.asarray(dataset.transitions.terminal)
+        if not known_rows(dataset.episode, terminal, settings.gamma).any():
+            yield (
+                f"episodes of {dataset.name} are cut before their rewards stop to count (gamma {settings.gamma}): the "
+                "critics start at random instead of at the returns"
+            )
     if dataset.task is None:
         yield (
             f"no task is known for {dataset.name}: no policy is scored in a simulator, and no episode ends in the "

@@ -227,7 +227,7 @@ def train(
     work = in_units(config, problem, to_device(dataset))
     config, problem, data = work
     state, step = start_or_resume(work, identity, run_dir, progress, deadline)
-    for remark in remarks(dataset):
+    for remark in remarks(dataset, config.algo_config):
         progress.warn(remark)
     task = None if "simulator" in without else dataset.task
     evaluator = None if task is None or task.env_id is None else Evaluator(task, dataset.spec)

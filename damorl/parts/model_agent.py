@@ -17,7 +17,7 @@ from damorl.core.optim import init_learner
 from damorl.parts import dynamics, model_data, sac
 from damorl.parts.rollout import Revise
 from damorl.parts.start import start
-from damorl.parts.validation import Kept, begin_kept, check_returns, init_kept, validate
+from damorl.parts.validation import Kept, begin_kept, init_kept, validate
 from damorl.types import Key, Metrics, OfflineData, OnProgress, Params, Problem
 
 
@@ -55,7 +55,6 @@ def prepare(
     all_members: bool = False,
 ) -> Any:
     """Start the agent as configured, and fit the dynamics model, of which elites or all members are kept."""
-    check_returns(config, data)
     agent = start_agent(key, config, state.agent, data)
     model = model_data.fit_model(key, config.dynamics, problem, data, on_progress, all_members)
     elites = dynamics.first_members(model, config.dynamics.num_elites)

@@ -2,7 +2,7 @@
 
 The *reference* is the policy behind the best share of the data: its episodes in the order of their returns, the best
 first, until they hold `reference_share` of the rows (the share of percentage cloning, arXiv 2106.01345). With 1 it is
-the policy behind all of the data.
+the policy behind all of the data, and so it is where no episode is complete: then no return is known.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class StartSettings:
     cloning_updates: int | None = None
     """Updates of behaviour cloning on that share that the actor starts with. None: it starts at random."""
     critic_start: Literal["none", "returns"] = "none"
-    """What the critics start at: nothing, or the discounted returns that the data collected from each row on."""
+    """What the critics start at: nothing, or the discounted returns that the data collected from each row on, where the
+    data know any (see `known_rows`)."""
     critic_start_updates: int = 5_000
     """Updates of that regression."""
 
@@ -61,15 +62,15 @@ class Started(NamedTuple):
 
 
 def start(key: Key, settings: StartSettings, gamma: float, data: OfflineData, actor: MLP, critic: Net) -> Started:
-    """`actor` and `critic` after their start, on the host. UserError where the data cannot give what is asked for.
+    """`actor` and `critic` after their start, on the host.
 
     `key` is that of the whole preparation; with nothing asked for, both are returned as they are.
     """
     if settings.cloning_updates is not None:
         rows = reference_rows(data, settings.reference_share)
         actor = clone_actor(actor, rows, jax.random.fold_in(key, CLONING_STREAM), settings.cloning_updates)
-    if settings.critic_start == "returns":
-        rows, returns = known_returns(data, gamma)
+    if settings.critic_start == "returns" and (known := known_returns(data, gamma)) is not None:
+        rows, returns = known
         key = jax.random.fold_in(key, CRITIC_STREAM)
         critic = fit_critic(critic, rows, returns, key, settings.critic_start_updates)
     return Started(actor, critic)
@@ -98,56 +99,49 @@ def count_reference(ranking: Ranking, share: float) -> Array:
     return jnp.sum(ranking.before < share)
 
 
-def ranking_of(data: OfflineData) -> Ranking:
-    """The data's ranking. UserError where returns are not known."""
-    if data.ranking is None:
-        raise UserError(
-            "reference_share below 1 ranks episodes by their returns: expected data with complete episodes, found none "
-            "(no row is terminal or timed out); mark where episodes end, or set reference_share to 1"
-        )
-    return data.ranking
-
-
 def reference_rows(data: OfflineData, share: float) -> Transition:
-    """The reference's rows `[n, ...]`, on the host. UserError where returns are not known."""
-    if share == 1.0:
+    """The reference's rows `[n, ...]`, on the host: all of the data's where no return is known."""
+    if share == 1.0 or data.ranking is None:
         return data.rows
-    ranking = ranking_of(data)
-    return take(data.rows, ranking.best_first[: int(count_reference(ranking, share))])
+    return take(data.rows, data.ranking.best_first[: int(count_reference(data.ranking, share))])
 
 
 def sample_reference(data: OfflineData, key: Key, batch_size: int, share: float) -> Transition:
-    """`batch_size` rows drawn uniformly from the reference's. Pure; UserError where returns are not known."""
-    if share == 1.0:
+    """`batch_size` rows drawn uniformly from the reference's, or from all where no return is known. Pure."""
+    if share == 1.0 or data.ranking is None:
         return sample_rows(data.rows, key, batch_size)
-    ranking = ranking_of(data)
-    draw = jax.random.randint(key, (batch_size,), 0, count_reference(ranking, share))
-    return take(data.rows, ranking.best_first[draw])
+    draw = jax.random.randint(key, (batch_size,), 0, count_reference(data.ranking, share))
+    return take(data.rows, data.ranking.best_first[draw])
 
 
-def known_returns(data: OfflineData, gamma: float) -> tuple[Transition, Array]:
-    """The rows whose discounted return is known to 1 % of its weight, and those returns, `[n, ...]` and `[n]`.
+def last_rows(episode: np.ndarray) -> np.ndarray:
+    """The number of the last row of each row's episode, `[N]`; `episode` `[N]` numbers the rows' episodes in order."""
+    ends = np.append(np.flatnonzero(np.diff(episode)), len(episode) - 1)
+    return ends[np.searchsorted(ends, np.arange(len(episode)))]
 
-    Where an episode was cut, what follows is not known: rows that stand too near to such an end are left out. On the
-    host. UserError where no row is left.
+
+def known_rows(episode: np.ndarray, terminal: np.ndarray, gamma: float) -> np.ndarray:
+    """Whether each row's discounted return is known to 1 % of its weight, bool `[N]`.
+
+    Where an episode was cut, what follows is not known: rows that stand too near to such an end are not.
     """
+    last = last_rows(episode)
+    return (terminal[last] > 0.5) | (gamma ** (last + 1.0 - np.arange(len(episode))) <= NEGLIGIBLE)
+
+
+def known_returns(data: OfflineData, gamma: float) -> tuple[Transition, Array] | None:
+    """The rows whose discounted return is known, and those returns, `[n, ...]` and `[n]`; None without such a row. On
+    the host."""
     if data.episode is None:
-        raise UserError("critic_start 'returns' needs to know the data's episodes, found none: set critic_start none")
+        return None
     episode, reward, terminal = (np.asarray(x) for x in (data.episode, data.rows.reward, data.rows.terminal))
-    num_rows = len(episode)
-    ends = np.append(np.flatnonzero(np.diff(episode)), num_rows - 1)
-    last = ends[np.searchsorted(ends, np.arange(num_rows))]
-    returns, following = np.empty(num_rows), 0.0
-    is_end = np.isin(np.arange(num_rows), ends)
-    for row in range(num_rows - 1, -1, -1):
+    if not (known := known_rows(episode, terminal, gamma)).any():
+        return None
+    is_end = last_rows(episode) == np.arange(len(episode))
+    returns, following = np.empty(len(episode)), 0.0
+    for row in range(len(episode) - 1, -1, -1):
         following = reward[row] + (0.0 if is_end[row] else gamma * following)
         returns[row] = following
-    known = (terminal[last] > 0.5) | (gamma ** (last + 1.0 - np.arange(num_rows)) <= NEGLIGIBLE)
-    if not known.any():
-        raise UserError(
-            "critic_start 'returns' needs episodes that ended by themselves or ran until their rewards no longer count "
-            f"(gamma {gamma}), found only shorter ones: set critic_start none, or a lower gamma"
-        )
     chosen = jnp.asarray(np.flatnonzero(known), jnp.int32)
     return take(data.rows, chosen), jnp.asarray(returns[known], jnp.float32)
 

@@ -7,7 +7,8 @@ its mean return there is V. No simulator is asked.
 
 V_ref is the reference's own value in the model, and the margin is `validation_margin` times its distance from what the
 episodes that it was cloned from earned in the data: so much the model may err where the truth is about known, and more
-where it is not. A policy must gain more than that to replace the reference.
+where it is not. A policy must gain more than that to replace the reference. Where no episode is complete, nothing
+tells how far the model errs; a tenth of V_ref is then assumed.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from damorl.errors import UserError
 from damorl.parts.actor import policy
 from damorl.parts.dynamics import Dynamics, predict
-from damorl.parts.start import count_reference, ranking_of
-from damorl.types import Array, Metrics, OfflineData, Params, TerminationFn
+from damorl.parts.start import count_reference
+from damorl.types import Array, Metrics, OfflineData, Params, Ranking, TerminationFn
+
+ASSUMED_ERROR = 0.1
+"""Of the model at the reference, as a share of its value there, where the data do not tell."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,6 @@ def init_kept(settings: ValidationSettings, actor: Params) -> Kept | None:
     return Kept(jax.tree.map(jnp.copy, actor), zero, zero, zero)
 
 
-def check_returns(settings: ValidationSettings, data: OfflineData) -> None:
-    """UserError where the policy is validated and the data's returns are not known."""
-    if settings.keep == "validated" and data.ranking is None:
-        raise UserError(
-            "keep 'validated' compares the model with the returns in the data: expected complete episodes, found none "
-            "(no row is terminal or timed out); mark where episodes end, or set keep to last"
-        )
-
-
 def begin_kept(
     settings: ValidationSettings,
     share: float,
@@ -82,7 +76,10 @@ def begin_kept(
     if (kept := init_kept(settings, actor)) is None:
         return None
     value = value_in_model(settings, model, termination, actor, data)
-    error = jnp.abs(value - reference_return(data, share))
+    if data.ranking is None:
+        error = ASSUMED_ERROR * jnp.abs(value)
+    else:
+        error = jnp.abs(value - reference_return(data.rows.reward, data.ranking, share))
     return kept._replace(best=value, reference=value, margin=settings.validation_margin * error)
 
 
@@ -132,22 +129,14 @@ def value_in_model(
 
 
 def longest_episode(data: OfflineData) -> Array:
-    """Steps of the data's longest episode (scalar)."""
-    episode = episodes_of(data)
+    """Steps of the data's longest episode (scalar); all rows are one where nobody said."""
+    episode = jnp.zeros(data.rows.reward.shape[0], jnp.int32) if data.episode is None else data.episode
     return jnp.max(jnp.bincount(episode, length=episode.shape[0]))
 
 
-def reference_return(data: OfflineData, share: float) -> Array:
-    """Mean undiscounted return of the episodes that the reference is cloned from (scalar)."""
-    ranking = ranking_of(data)
+def reference_return(reward: Array, ranking: Ranking, share: float) -> Array:
+    """Mean undiscounted return of the episodes that the reference is cloned from (scalar); `reward` is `[N]`."""
     inside = jnp.arange(ranking.before.shape[0]) < count_reference(ranking, share)
-    rewards = jnp.sum(jnp.where(inside, data.rows.reward[ranking.best_first], 0.0))
+    rewards = jnp.sum(jnp.where(inside, reward[ranking.best_first], 0.0))
     changes = inside[1:] & (ranking.before[1:] != ranking.before[:-1])
     return rewards / (1 + jnp.sum(changes))
-
-
-def episodes_of(data: OfflineData) -> Array:
-    """The number of each row's episode, `[N]`. UserError where nobody said."""
-    if data.episode is None:
-        raise UserError("keep 'validated' needs to know the data's episodes, found none: set keep to last")
-    return data.episode

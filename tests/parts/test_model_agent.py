@@ -15,6 +15,7 @@ from damorl.core.buffer import RingBuffer
 from damorl.parts import dynamics, model_agent
 from damorl.parts.model_data import ModelSettings
 from damorl.parts.sac import SACSettings, SACState
+from damorl.parts.validation import Kept
 from damorl.types import OfflineData, Problem, Spec, Transition
 
 KEY = jax.random.key(0)
@@ -37,11 +38,12 @@ CONFIG = Config(
 
 
 class Longer(NamedTuple):
-    """A state with more to it, the three fields in another order."""
+    """A state with more to it, the four fields in another order."""
 
     buffer: RingBuffer
     more: jax.Array
     model: dynamics.Dynamics
+    kept: Kept | None
     agent: SACState
 
 
@@ -93,7 +95,7 @@ def test_only_the_elites_play(state: model_agent.State, data: OfflineData) -> No
 def test_a_longer_state_takes_the_same_steps_and_keeps_what_is_its_own(
     state: model_agent.State, data: OfflineData
 ) -> None:
-    longer = Longer(state.buffer, jnp.arange(3.0), state.model, state.agent)
+    longer = Longer(state.buffer, jnp.arange(3.0), state.model, state.kept, state.agent)
     found, expected = epoch(CONFIG, longer, data), epoch(CONFIG, state, data)
     assert type(found) is Longer
     assert_same((found.agent, found.model, found.buffer), expected)

@@ -58,10 +58,12 @@ def test_a_share_of_one_is_the_whole_data_even_if_nothing_is_known_of_episodes(d
     assert start.sample_reference(unknown, jax.random.key(0), 5, 1.0).reward.shape == (5,)
 
 
-def test_without_complete_episodes_a_share_is_refused_with_the_reason(data: OfflineData) -> None:
+def test_without_complete_episodes_all_of_the_data_is_the_reference(data: OfflineData) -> None:
     assert start.rank_episodes(EPISODE, np.array([])) is None
-    with pytest.raises(UserError, match=r"complete episodes, found none .* set reference_share to 1"):
-        start.reference_rows(data._replace(ranking=None), 0.5)
+    unknown = data._replace(ranking=None)
+    assert start.reference_rows(unknown, 0.5) is data.rows
+    drawn = start.sample_reference(unknown, jax.random.key(0), 500, 0.5)
+    assert len(np.unique(np.asarray(drawn.reward))) == len(np.unique(np.asarray(data.rows.reward)))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.5])
@@ -77,7 +79,9 @@ def test_returns_by_hand_where_they_are_known(data: OfflineData) -> None:
     terminal = (np.arange(13) == 2).astype(np.float32)
     reward = np.arange(13, dtype=np.float32)
     given = data._replace(rows=rows(reward, terminal), episode=jnp.asarray(episode))
-    found, returns = start.known_returns(given, 0.5)
+    known = start.known_returns(given, 0.5)
+    assert known is not None
+    found, returns = known
     np.testing.assert_array_equal(found.reward, [0, 1, 2, 5, 6])
     by_hand = sum(0.5**i * (5 + i) for i in range(8))
     np.testing.assert_allclose(
@@ -85,11 +89,9 @@ def test_returns_by_hand_where_they_are_known(data: OfflineData) -> None:
     )
 
 
-def test_episodes_that_were_all_cut_early_are_refused(data: OfflineData) -> None:
-    with pytest.raises(UserError, match="found only shorter ones"):
-        start.known_returns(data, 0.99)
-    with pytest.raises(UserError, match="needs to know the data's episodes"):
-        start.known_returns(data._replace(episode=None), 0.99)
+def test_where_all_episodes_were_cut_early_no_return_is_known(data: OfflineData) -> None:
+    assert start.known_returns(data, 0.99) is None
+    assert start.known_returns(data._replace(episode=None), 0.99) is None
 
 
 def test_nothing_asked_for_is_nothing_done(data: OfflineData) -> None:

@@ -39,7 +39,9 @@ def test_below_zero_the_tolerance_is_still_a_step_down():
 
 
 def test_a_fixed_region_has_no_target_of_its_own():
-    assert float(init_target(SETTINGS)) == 0.5
+    found = init_target(SETTINGS)
+    assert found is not None
+    assert float(found) == 0.5
     assert init_target(replace(SETTINGS, trust="fixed")) is None
 
 

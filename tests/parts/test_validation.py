@@ -78,7 +78,9 @@ def test_value_equals_a_slow_loop_over_the_data_s_longest_episode(action):
 @pytest.mark.parametrize(("share", "expected"), [(0.1, 8.0), (0.5, 8.0), (0.51, 7.0), (1.0, 5.0)])
 def test_return_of_the_reference_by_hand(share, expected):
     """The best episode is half of the rows; the second begins before 0.51 of them are full."""
-    assert float(validation.reference_return(dataset(), share)) == expected
+    data = dataset()
+    assert data.ranking is not None
+    assert float(validation.reference_return(data.rows.reward, data.ranking, share)) == expected
 
 
 def begun(action: float = 0.3) -> Kept:
@@ -132,10 +134,8 @@ def test_without_a_clone_there_is_nothing_to_fall_back_on():
         replace(SETTINGS, cloning_updates=None)
 
 
-def test_data_without_returns_are_refused():
-    data = dataset()._replace(ranking=None)
-    with pytest.raises(
-        UserError, match="compares the model with the returns in the data: expected complete episodes, found none"
-    ):
-        validation.check_returns(SETTINGS, data)
-    validation.check_returns(replace(SETTINGS, keep="last"), data)
+def test_without_returns_a_tenth_is_assumed_for_the_model_s_error():
+    data = dataset()._replace(ranking=None, episode=None)
+    found = validation.begin_kept(SETTINGS, 0.5, drifting_model(), falls, constant_actor(0.3), data)
+    assert found is not None
+    assert float(found.margin) == pytest.approx(1.5 * 0.1 * abs(slow_value(0.3, 6)), rel=1e-5)
