@@ -59,10 +59,10 @@ def test_every_preset_resolves(algo: str, preset: str) -> None:
 
 
 @pytest.mark.parametrize("algo", sorted(name for name in ALGORITHMS if ALGORITHMS[name].planner is None))
-def test_a_quick_run_has_ten_evaluations_and_its_cosine_ends_with_it(algo: str) -> None:
+def test_ten_quick_evaluations_are_about_half_a_run_and_its_cosine_ends_with_it(algo: str) -> None:
     loop, config = defaults(algo, "quick", "hopper-medium")
     if algo != "bc":  # it has learnt by the first
-        assert 10 <= loop.total_updates / loop.eval_interval <= 21
+        assert 16 <= loop.total_updates / loop.eval_interval <= 21
     assert loop.total_updates % loop.eval_interval == 0
     assert getattr(config, "actor_lr_decay", None) in (None, loop.total_updates)
 
