@@ -203,6 +203,19 @@ def test_data_without_a_simulator_trains_unscored_and_says_so(
     assert "no task is known for mine" in capsys.readouterr().err
 
 
+def test_data_without_complete_episodes_train_and_say_what_they_go_without(
+    dataset: Dataset, data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = dataset.transitions._replace(terminal=np.zeros_like(dataset.transitions.terminal))
+    endless = dataclasses.replace(dataset, transitions=rows, truncated=np.zeros_like(dataset.truncated), name="mine")
+    start = {"cloning_updates": 5, "reference_share": 0.5, "critic_start": "returns", "critic_start_updates": 5}
+    config = smoke(data_path, **start, gamma=0.999, keep="validated", validation_starts=2, validation_steps=5)
+    assert loop.train(config, endless, tmp_path, quiet=True).summary["per_seed"]
+    said = capsys.readouterr().err
+    assert "no episode of mine is complete" in said
+    assert "episodes of mine are cut before their rewards stop to count (gamma 0.999)" in said
+
+
 def test_policies_are_kept_and_found_by_their_step(finished: Path) -> None:
     assert list(list_policies(finished)) == [20, 40]
     obs = np.ones((3, 11))
