@@ -27,6 +27,8 @@ from damorl.parts.model_data import ModelSettings
 from damorl.record.members import Member, members_of
 
 PRESETS = ("smoke", "quick", "standard", "paper")
+BEGINS_AS = {"standard": "quick"}
+"""Presets that change another one's values, not the defaults."""
 Overrides = dict[str, tuple[Any, str]]
 """Dotted field name to (value, source)."""
 REMOVED = (("critic_warmup", None),)
@@ -165,17 +167,18 @@ def table_parts(algo: str) -> tuple[str, ...]:
 
 def load_overrides(algo: str, preset: str, dataset: str) -> Overrides:
     """Every value that (preset, algorithm, dataset) changes, later tables winning over earlier ones; those that were
-    tuned per dataset, for any preset, come first."""
+    tuned per dataset, for any preset, come first, then those of the preset that this one begins as."""
     if preset not in PRESETS:
         raise UserError(f"unknown preset '{preset}': choose one of {', '.join(PRESETS)}")
     tuned = dict(read_table("tuned.toml").get(algo, {}).get(dataset_key(dataset), {}))
     source = tuned.pop("source", "")
     found: Overrides = {name: (value, source) for name, value in tuned.items()}
-    table = read_table("overrides.toml").get(preset, {})
-    for part in table_parts(algo):
-        block = table.get(part, {})
-        for name, entry in [*block.get("any", {}).items(), *block.get(dataset_key(dataset), {}).items()]:
-            found[name] = (entry["value"], entry["source"])
+    tables = read_table("overrides.toml")
+    for step in filter(None, (BEGINS_AS.get(preset), preset)):
+        for part in table_parts(algo):
+            block = tables.get(step, {}).get(part, {})
+            for name, entry in [*block.get("any", {}).items(), *block.get(dataset_key(dataset), {}).items()]:
+                found[name] = (entry["value"], entry["source"])
     return found
 
 

@@ -58,13 +58,20 @@ def test_every_preset_resolves(algo: str, preset: str) -> None:
     RunConfig(algo, "hopper-medium-expert", None, preset, (0,), loop, config)
 
 
+@pytest.mark.parametrize("preset", ["quick", "standard"])
 @pytest.mark.parametrize("algo", sorted(name for name in ALGORITHMS if ALGORITHMS[name].planner is None))
-def test_ten_quick_evaluations_are_about_half_a_run_and_its_cosine_ends_with_it(algo: str) -> None:
-    loop, config = defaults(algo, "quick", "hopper-medium")
+def test_ten_evaluations_are_about_half_a_run_and_its_cosine_ends_with_it(algo: str, preset: str) -> None:
+    loop, config = defaults(algo, preset, "hopper-medium")
     if algo != "bc":  # it has learnt by the first
         assert 16 <= loop.total_updates / loop.eval_interval <= 21
     assert loop.total_updates % loop.eval_interval == 0
     assert getattr(config, "actor_lr_decay", None) in (None, loop.total_updates)
+
+
+def test_standard_begins_as_quick_and_its_own_values_win() -> None:
+    (_, quick), (loop, standard) = (defaults("mopo", preset, "hopper-medium") for preset in ("quick", "standard"))
+    assert standard.reference_share == quick.reference_share == 0.1
+    assert (loop.total_updates, standard.actor_lr_decay) == (40_000, 40_000)
 
 
 def test_every_value_of_the_table_is_used_and_has_a_source() -> None:
