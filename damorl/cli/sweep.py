@@ -32,7 +32,8 @@ class SweepArgs:
     """
 
     grid: tyro.conf.Positional[Path]
-    """The grid (TOML): algorithms, datasets, preset, seeds, [settings], [cross], [algorithm.NAME.settings/cross]."""
+    """The grid (TOML): algorithms, datasets, preset, seeds, [settings], [cross], variants, and each under
+    [algorithm.NAME]."""
     backend: Literal["local", "ray", "slurm"] = "local"
     """Where: this machine, a Ray cluster (`pip install damorl[ray]`), or Slurm (`damorl[slurm]`)."""
     workers: int | None = None

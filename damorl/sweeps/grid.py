@@ -13,6 +13,8 @@
     data_alignment = true
     [algorithm.damo.cross]
     divergence_weight = [0.1, 0.5, 3.0]
+    [algorithm.damo]                   # settings that go together; an empty table is the preset itself
+    variants = [{}, { log_ratio = "joint", trust = "fixed" }]
 
 A data set is a name or a path, or a table with `name` and what `damorl train` would need to read it (`task`, `columns`,
 `action_bounds`). Settings have the (dotted) names of `damorl train`'s options.
@@ -35,7 +37,7 @@ from damorl.experiment.config import PRESETS, RunConfig, dotted, find_algorithm,
 
 MAX_RUNS = 100_000
 """A grid with more runs than this is a slip of the pen."""
-KEYS = ("algorithms", "datasets", "preset", "seeds", "settings", "cross", "algorithm")
+KEYS = ("algorithms", "datasets", "preset", "seeds", "settings", "cross", "variants", "algorithm")
 DATASET_KEYS = ("name", "task", "columns", "action_bounds")
 Values = dict[str, Any]
 
@@ -65,6 +67,9 @@ class Grid:
     own_settings: Mapping[str, Values] = field(default_factory=dict)
     """Those of one algorithm, which win over everyone's."""
     own_cross: Mapping[str, Values] = field(default_factory=dict)
+    variants: tuple[Values, ...] = ({},)
+    """Settings that go together, by dotted name: each variant is run for every combination."""
+    own_variants: Mapping[str, tuple[Values, ...]] = field(default_factory=dict)
 
 
 def read_grid(source: Path | str | Mapping[str, Any]) -> tuple[Grid, dict[str, Any]]:
@@ -102,7 +107,7 @@ def make_grid(content: Mapping[str, Any], label: str) -> Grid:
                 f"{label}: algorithm.{name}: expected one of the grid's algorithms ({', '.join(algorithms)}), "
                 f"found '{name}'; add it to algorithms or remove the table"
             )
-        known_keys(as_table(block, f"algorithm.{name}", label), ("settings", "cross"), f"{label}: algorithm.{name}")
+        known_keys(as_table(block, f"algorithm.{name}", label), KEYS[4:7], f"{label}: algorithm.{name}")
     part = lambda key, where: {name: named_values(block, key, f"{where}.{name}", label) for name, block in own.items()}
     return Grid(
         algorithms=tuple(algorithms),
@@ -115,6 +120,12 @@ def make_grid(content: Mapping[str, Any], label: str) -> Grid:
         own_cross={
             name: checked_cross(values, f"algorithm.{name}.cross", label)
             for name, values in part("cross", "algorithm").items()
+        },
+        variants=variant_list(content, label),
+        own_variants={
+            name: variant_list(block, f"{label}: algorithm.{name}")
+            for name, block in own.items()
+            if "variants" in block
         },
     )
 
@@ -207,6 +218,14 @@ def checked_bounds(value: Any, label: str) -> tuple[float, float] | None:
     return float(value[0]), float(value[1])
 
 
+def variant_list(content: Mapping[str, Any], label: str) -> tuple[Values, ...]:
+    """The tables under `variants`, each by dotted name; the preset itself if there are none."""
+    if "variants" not in content:
+        return ({},)
+    values = distinct_list(content, "variants", label, "variants = [{}, { gamma = 0.9 }]")
+    return tuple(dict(dotted(as_table(value, "variants", label))) for value in values)
+
+
 def checked_cross(values: Values, key: str, label: str) -> Values:
     """Every value of a `cross` table must be a list with entries that differ."""
     for name, entries in values.items():
@@ -228,11 +247,12 @@ def count_runs(grid: Grid) -> int:
         else shared
         for name in grid.algorithms
     }
-    return sum(crossed.values()) * len(grid.datasets) * len(grid.seeds)
+    variants = {name: len(grid.own_variants.get(name, grid.variants)) for name in grid.algorithms}
+    return sum(crossed[name] * variants[name] for name in crossed) * len(grid.datasets) * len(grid.seeds)
 
 
 def expand(grid: Grid, label: str = "grid") -> list[RunConfig]:
-    """One run config, with all the grid's seeds, for each algorithm, data set and combination of crossed values.
+    """One run config, with all the grid's seeds, for each algorithm, data set, variant and combination of crossed values.
 
     UserError for more than `MAX_RUNS` runs, a setting that an algorithm lacks or whose value it refuses, and for two
     combinations that come to the same run.
@@ -260,8 +280,9 @@ def combinations(grid: Grid, algo: str) -> Iterator[Values]:
     """Every assignment of the settings of one algorithm."""
     fixed = grid.settings | grid.own_settings.get(algo, {})
     crossed = grid.cross | grid.own_cross.get(algo, {})
-    for values in itertools.product(*crossed.values()):
-        yield fixed | dict(zip(crossed, values, strict=True))
+    for variant in grid.own_variants.get(algo, grid.variants):
+        for values in itertools.product(*crossed.values()):
+            yield fixed | variant | dict(zip(crossed, values, strict=True))
 
 
 def make_config(grid: Grid, algo: str, source: Source, changes: Values, label: str) -> RunConfig:

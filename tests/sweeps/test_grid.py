@@ -45,6 +45,21 @@ def test_a_grid_is_the_product_of_its_lists() -> None:
     assert {config.seeds for config in configs} == {(3, 1)}
 
 
+def test_variants_are_settings_that_go_together() -> None:
+    own = {"damo": {"variants": [{}, {"log_ratio": "joint", "dynamics": {"max_batches": 7}}]}}
+    grid = make_grid(GRID | {"cross": {"gamma": [0.9, 0.99]}, "variants": [{"real_ratio": 0.1}], "algorithm": own}, "g")
+    found = [
+        (c.algo, c.algo_config.real_ratio, c.algo_config.gamma, getattr(c.algo_config, "log_ratio", None))
+        for c in expand(grid)
+    ]
+    assert found == [
+        *[("damo", 0.05, gamma, kind) for kind in ("joint", "joint") for gamma in (0.9, 0.99)],
+        *[("mopo", 0.1, gamma, None) for gamma in (0.9, 0.99)],
+    ]
+    assert [c.algo_config.dynamics.max_batches for c in expand(grid)][:4] == [50, 50, 7, 7]
+    assert count_runs(grid) == 6
+
+
 def test_a_grid_without_lists_is_one_run_of_the_preset() -> None:
     (config,) = expand(make_grid({"algorithms": ["bc"], "datasets": ["hopper-medium"]}, "g.toml"))
     assert config == resolve("bc", "hopper-medium", "quick", (0,), {})
@@ -106,6 +121,10 @@ def test_own_data_come_with_what_reads_them() -> None:
         ({"cross": {"gamma": 0.9}}, "write gamma = [...], or move it to settings"),
         ({"cross": {"gamma": [0.9, 0.9]}}, "cross.gamma: expected each entry once"),
         ({"cross": {"gamma": [1, 1.0]}}, "two runs are one: damo on hopper-medium with gamma=1.0"),
+        ({"variants": []}, "g.toml: variants: expected a list with at least one entry"),
+        ({"variants": [{}, {}]}, "variants: expected each entry once"),
+        ({"variants": [3]}, "variants: expected a table, found 3"),
+        ({"algorithm": {"damo": {"variants": {}}}}, "g.toml: algorithm.damo: variants: expected a list"),
         ({"algorithm": {"bc": {}}}, "algorithm.bc: expected one of the grid's algorithms (damo, mopo), found 'bc'"),
         ({"algorithm": {"damo": {"seting": {}}}}, "algorithm.damo: unknown key 'seting': did you mean 'settings'?"),
         ({"algorithm": {"damo": {"cross": {"tau": []}}}}, "algorithm.damo.cross.tau: expected a list"),
