@@ -4,17 +4,14 @@
     datasets = ["hopper-medium", "halfcheetah-medium"]
     preset = "quick"
     seeds = [0, 1, 2]
-
     [settings]                         # for every run
     gamma = 0.99
     [cross]                            # every combination of the lists' values
     real_ratio = [0.05, 0.5]
-    [algorithm.damo.settings]          # for one algorithm
-    data_alignment = true
-    [algorithm.damo.cross]
-    divergence_weight = [0.1, 0.5, 3.0]
-    [algorithm.damo]                   # settings that go together; an empty table is the preset itself
+    [algorithm.damo]                   # for one algorithm, settings that go together; {} is the preset itself
     variants = [{}, { log_ratio = "joint", trust = "fixed" }]
+    [algorithm.damo.cross]             # and [algorithm.damo.settings]
+    divergence_weight = [0.1, 0.5, 3.0]
 
 A data set is a name or a path, or a table with `name` and what `damorl train` would need to read it (`task`, `columns`,
 `action_bounds`). Settings have the (dotted) names of `damorl train`'s options.
@@ -67,7 +64,7 @@ class Grid:
     own_settings: Mapping[str, Values] = field(default_factory=dict)
     """Those of one algorithm, which win over everyone's."""
     own_cross: Mapping[str, Values] = field(default_factory=dict)
-    variants: tuple[Values, ...] = ({},)
+    variants: tuple[Values, ...] = ()
     """Settings that go together, by dotted name: each variant is run for every combination."""
     own_variants: Mapping[str, tuple[Values, ...]] = field(default_factory=dict)
 
@@ -122,11 +119,7 @@ def make_grid(content: Mapping[str, Any], label: str) -> Grid:
             for name, values in part("cross", "algorithm").items()
         },
         variants=variant_list(content, label),
-        own_variants={
-            name: variant_list(block, f"{label}: algorithm.{name}")
-            for name, block in own.items()
-            if "variants" in block
-        },
+        own_variants={name: variant_list(block, f"{label}: algorithm.{name}") for name, block in own.items()},
     )
 
 
@@ -219,9 +212,9 @@ def checked_bounds(value: Any, label: str) -> tuple[float, float] | None:
 
 
 def variant_list(content: Mapping[str, Any], label: str) -> tuple[Values, ...]:
-    """The tables under `variants`, each by dotted name; the preset itself if there are none."""
+    """The tables under `variants`, each by dotted name."""
     if "variants" not in content:
-        return ({},)
+        return ()
     values = distinct_list(content, "variants", label, "variants = [{}, { gamma = 0.9 }]")
     return tuple(dict(dotted(as_table(value, "variants", label))) for value in values)
 
@@ -247,12 +240,17 @@ def count_runs(grid: Grid) -> int:
         else shared
         for name in grid.algorithms
     }
-    variants = {name: len(grid.own_variants.get(name, grid.variants)) for name in grid.algorithms}
-    return sum(crossed[name] * variants[name] for name in crossed) * len(grid.datasets) * len(grid.seeds)
+    runs = sum(count * len(variants_of(grid, name)) for name, count in crossed.items())
+    return runs * len(grid.datasets) * len(grid.seeds)
+
+
+def variants_of(grid: Grid, algo: str) -> tuple[Values, ...]:
+    """The variants of one algorithm: its own, everyone's, or the preset alone."""
+    return grid.own_variants.get(algo) or grid.variants or ({},)
 
 
 def expand(grid: Grid, label: str = "grid") -> list[RunConfig]:
-    """One run config, with all the grid's seeds, for each algorithm, data set, variant and combination of crossed values.
+    """One run config, with all the grid's seeds, for each algorithm, data set, variant and combination of lists.
 
     UserError for more than `MAX_RUNS` runs, a setting that an algorithm lacks or whose value it refuses, and for two
     combinations that come to the same run.
@@ -280,7 +278,7 @@ def combinations(grid: Grid, algo: str) -> Iterator[Values]:
     """Every assignment of the settings of one algorithm."""
     fixed = grid.settings | grid.own_settings.get(algo, {})
     crossed = grid.cross | grid.own_cross.get(algo, {})
-    for variant in grid.own_variants.get(algo, grid.variants):
+    for variant in variants_of(grid, algo):
         for values in itertools.product(*crossed.values()):
             yield fixed | variant | dict(zip(crossed, values, strict=True))
 
