@@ -163,18 +163,22 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
 
 def refresh(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:
     """Lines 4 and 5: branched rollouts of the policy in the model, into the buffer; the trust region is moved."""
-    world = state.model, state.actor.params, problem.termination
-    rows, keep, metrics = model_data.imagine(config, *world, data.rows, key)
+    episodes, found = None, {}
     if state.kept is not None:
-        kept, value, found = validate(config, state.kept, state.model, problem.termination, state.average_actor, data)
+        judge = state.model, problem.termination, state.average_actor
+        kept, bound, episodes, found = validate(config, state.kept, *judge, data, config.gamma)
         if state.kl_target is not None:
-            found["trust/kl_target"] = move_target(config, state.kl_target, state.kept, value)
+            found["trust/kl_target"] = move_target(config, state.kl_target, state.kept, bound)
             state = state._replace(kl_target=found["trust/kl_target"])
-        state, metrics = state._replace(kept=kept), metrics | found
+        state = state._replace(kept=kept)
+    start_key, rollout_key = jax.random.split(key)
+    starts = model_data.draw_starts(config, data.rows, episodes, start_key)
+    world = state.model, state.actor.params, problem.termination
+    rows, keep, metrics = model_data.imagine(config, *world, starts, rollout_key)
     buffer = ring.add(state.buffer, rows, keep)
     written = jnp.arange(buffer.capacity) < buffer.size
     synthetic_rate = jnp.sum(buffer.rows.terminal * written) / jnp.maximum(buffer.size, 1)
-    return state._replace(buffer=buffer, terminal_rate=state.terminal_rate.at[1].set(synthetic_rate)), metrics
+    return state._replace(buffer=buffer, terminal_rate=state.terminal_rate.at[1].set(synthetic_rate)), metrics | found
 
 
 def update(config: Config, problem: Problem, state: State, data: OfflineData, key: Key) -> tuple[State, Metrics]:

@@ -135,10 +135,14 @@ def refresh(config: Config, problem: Problem, state: State, data: OfflineData, k
     """Branched rollouts of the policy in the pessimistic MDP, into the buffer."""
     halt_reward = jnp.min(data.rows.reward) - config.halt_penalty
     actor, revise = state.agent.actor.params, lambda rows: halt(config, state, halt_reward, rows, data.units)
-    rows, keep, metrics = model_data.imagine(config, state.model, actor, problem.termination, data.rows, key, revise)
+    state, episodes, found = model_agent.validated(config, problem, state, state.model, data)
+    start_key, rollout_key = jax.random.split(key)
+    starts = model_data.draw_starts(config, data.rows, episodes, start_key)
+    rows, keep, metrics = model_data.imagine(
+        config, state.model, actor, problem.termination, starts, rollout_key, revise
+    )
     halts = jnp.sum(keep & (rows.reward == halt_reward))
     metrics["rollout/halt_share"] = halts / jnp.maximum(jnp.sum(keep), 1)
-    state, found = model_agent.validated(config, problem, state, state.model, data)
     return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics | found
 
 

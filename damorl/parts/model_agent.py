@@ -17,7 +17,7 @@ from damorl.core.optim import init_learner
 from damorl.parts import dynamics, model_data, sac
 from damorl.parts.rollout import Revise
 from damorl.parts.start import start
-from damorl.parts.validation import Kept, begin_kept, init_kept, validate
+from damorl.parts.validation import Episodes, Kept, begin_kept, init_kept, validate
 from damorl.types import Key, Metrics, OfflineData, OnProgress, Params, Problem
 
 
@@ -82,20 +82,22 @@ def refresh(
     """Branched rollouts of the policy in the elites, into the buffer; `revise` is handed to `rollout`. The policy is
     validated as configured."""
     actor, elites = state.agent.actor.params, dynamics.first_members(state.model, config.dynamics.num_elites)
-    rows, keep, metrics = model_data.imagine(config, elites, actor, problem.termination, data.rows, key, revise)
-    state, found = validated(config, problem, state, elites, data)
+    state, episodes, found = validated(config, problem, state, elites, data)
+    start_key, rollout_key = jax.random.split(key)
+    starts = model_data.draw_starts(config, data.rows, episodes, start_key)
+    rows, keep, metrics = model_data.imagine(config, elites, actor, problem.termination, starts, rollout_key, revise)
     return state._replace(buffer=ring.add(state.buffer, rows, keep)), metrics | found
 
 
 def validated(
     config: Any, problem: Problem, state: Any, elites: dynamics.Dynamics, data: OfflineData
-) -> tuple[Any, Metrics]:
-    """The state after its averaged actor was valued in the elites, where that is asked for."""
+) -> tuple[Any, Episodes | None, Metrics]:
+    """The state after its averaged actor was valued in the elites, where that is asked for, and the episodes there."""
     if state.kept is None:
-        return state, {}
-    actor = state.agent.average_actor
-    kept, _, metrics = validate(config, state.kept, elites, problem.termination, actor, data)
-    return state._replace(kept=kept), metrics
+        return state, None, {}
+    world = elites, problem.termination, state.agent.average_actor
+    kept, _, episodes, metrics = validate(config, state.kept, *world, data, config.gamma)
+    return state._replace(kept=kept), episodes, metrics
 
 
 def update(config: Any, problem: Problem, state: Any, data: OfflineData, key: Key) -> tuple[Any, Metrics]:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from damorl.core import buffer as ring
 from damorl.errors import UserError
@@ -17,7 +19,7 @@ from damorl.parts.actor import policy
 from damorl.parts.model_units import to_units
 from damorl.parts.rollout import Revise, rollout
 from damorl.parts.start import StartSettings
-from damorl.parts.validation import ValidationSettings
+from damorl.parts.validation import Episodes, ValidationSettings, sample_occupancy
 from damorl.types import Array, Key, Metrics, OfflineData, OnProgress, Params, Problem, TerminationFn, Transition
 
 FIT_STREAM = 0x64796E
@@ -34,6 +36,10 @@ class ModelSettings(StartSettings, ValidationSettings):
     """Steps of a branched rollout."""
     rollout_starts: int = 50_000
     """Dataset states that rollouts start from, before every block of updates. A multiple of the number of elites."""
+    rollout_occupancy: float = 0.0
+    """Share of the starts that come from the policy's own discounted occupancy in the model instead: states of the
+    whole episodes that `keep` validated plays there. With dataset states alone the first steps of an episode, where a
+    policy leaves the data for good, are hardly ever visited."""
     rollout_noise: bool = True
     """Whether rollouts sample the Gaussian that the model predicts. Off: they follow its mean. Where the world is
     deterministic the predicted spread is the model's own error, and as noise in every step it topples what stands."""
@@ -47,6 +53,12 @@ class ModelSettings(StartSettings, ValidationSettings):
         self.dynamics.check_dealt("rollout_starts", self.rollout_starts)
         if not 0.0 <= self.real_ratio <= 1.0:
             raise UserError(f"real_ratio must be between 0 and 1, found {self.real_ratio}: give the share of real rows")
+        if not 0.0 <= self.rollout_occupancy <= 1.0:
+            raise UserError(
+                f"rollout_occupancy must be between 0 and 1, found {self.rollout_occupancy}: give the share of starts"
+            )
+        if self.rollout_occupancy > 0.0 and self.keep == "last":
+            raise UserError("rollout_occupancy takes states of the episodes that validate: set keep to validated")
         if self.keep == "validated" and self.cloning_updates is None:
             raise UserError("keep 'validated' falls back on a clone of the data: give cloning_updates (5000, say)")
 
@@ -87,24 +99,33 @@ def fit_model(
     return model if all_members else dynamics.first_members(model, config.num_elites)
 
 
+def draw_starts(settings: Any, rows: Transition, episodes: Episodes | None, key: Key) -> Array:
+    """Where rollouts start, `[rollout_starts, obs_dim]`: states of the offline `rows` and of the policy's own
+    `episodes`, in their shares. `settings` is a `ModelSettings` with `gamma`."""
+    num_own = 0 if episodes is None else int(settings.rollout_starts * settings.rollout_occupancy)
+    starts = ring.sample_rows(rows, key, settings.rollout_starts - num_own).obs
+    if episodes is None or num_own == 0:
+        return starts
+    own = sample_occupancy(episodes, settings.gamma, jax.random.fold_in(key, 1), num_own)
+    return jnp.concatenate([starts, own])
+
+
 def imagine(
     settings: ModelSettings,
     elites: dynamics.Dynamics,
     actor: Params,
     termination: TerminationFn,
-    rows: Transition,
+    starts: Array,
     key: Key,
     revise: Revise | None = None,
 ) -> tuple[Transition, Array, Metrics]:
-    """One block of branched rollouts, with sampled actions, from states of the offline `rows`.
+    """One block of branched rollouts, with sampled actions, from `starts` `[B, obs_dim]`.
 
     Returns what `rollout` returns, for `ring.add`; `revise` is handed to it.
     """
-    start_key, rollout_key = jax.random.split(key)
     act = lambda obs, k: policy(actor, obs).sample(k)[0]
-    starts = ring.sample_rows(rows, start_key, settings.rollout_starts).obs
     world = partial(dynamics.sample_step, elites, noise=settings.rollout_noise)
-    return rollout(world, act, termination, starts, rollout_key, settings.rollout_length, revise)
+    return rollout(world, act, termination, starts, key, settings.rollout_length, revise)
 
 
 def count_real(batch_size: int, real_ratio: float) -> int:

@@ -1,8 +1,8 @@
 """A trust region around the reference, in nats per step, that widens only as far as the model vouches for the policy.
 
-    kl_target   grows by `kl_growth` where V is within `kl_tolerance` of the best so far, else shrinks by `kl_shrinkage`
+    kl_target   grows by `kl_growth` where L is within `kl_tolerance` of the best so far, else shrinks by `kl_shrinkage`
 
-V is the policy's value in the model, found before every block of updates (`parts/validation.py`).
+L is the lower bound of the policy's return, found before every block of updates (`parts/validation.py`).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class TrustSettings(ValidationSettings):
     """Mean divergence from the reference, in nats per step, that the weight of the policy's part is learned for: a
     trust region that does not depend on the scale of rewards. None: that weight stays as it is."""
     trust: Literal["fixed", "validated"] = "fixed"
-    """`fixed`: `kl_target` stays. `validated`: it begins there and moves with the policy's value in the model."""
+    """`fixed`: `kl_target` stays. `validated`: it begins there and moves with the policy's lower bound."""
     kl_growth: float = 1.15
     """Factor of the target after a block of updates that did well."""
     kl_shrinkage: float = 0.8
     """Factor of the target after one that did not."""
     kl_tolerance: float = 0.05
-    """Share of the best value that a policy may lie below it and still do well."""
+    """Share of the best bound that a policy may lie below it and still do well."""
     kl_bounds: tuple[float, float] = (0.05, 10.0)
     """The target stays between these, in nats per step."""
 
@@ -40,7 +40,7 @@ class TrustSettings(ValidationSettings):
         if self.trust == "validated" and self.kl_target is None:
             raise UserError("trust 'validated' moves kl_target, found none: give a value to begin with (0.3, say)")
         if self.trust == "validated" and self.keep == "last":
-            raise UserError("trust 'validated' asks for the policy's value in the model: set keep to validated")
+            raise UserError("trust 'validated' asks for the policy's return in the model: set keep to validated")
         if not (self.kl_growth >= 1.0 >= self.kl_shrinkage > 0.0 and 0.0 < self.kl_bounds[0] <= self.kl_bounds[1]):
             raise UserError(
                 "expected kl_growth >= 1 >= kl_shrinkage > 0 and kl_bounds in order above 0, found "
@@ -53,8 +53,8 @@ def init_target(settings: TrustSettings) -> Array | None:
     return None if settings.trust == "fixed" or settings.kl_target is None else jnp.float32(settings.kl_target)
 
 
-def move_target(settings: TrustSettings, kl_target: Array, kept: Kept, value: Array) -> Array:
-    """The target after a block of updates that led to a policy of this value; `kept` is from before it was judged."""
-    well = value >= kept.best - settings.kl_tolerance * jnp.abs(kept.best)
+def move_target(settings: TrustSettings, kl_target: Array, kept: Kept, bound: Array) -> Array:
+    """The target after a block of updates that led to a policy with this bound; `kept` is from before it was judged."""
+    well = bound >= kept.best - settings.kl_tolerance * jnp.abs(kept.best)
     moved = kl_target * jnp.where(well, settings.kl_growth, settings.kl_shrinkage)
     return jnp.clip(moved, *settings.kl_bounds)

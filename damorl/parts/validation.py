@@ -1,14 +1,17 @@
-"""Which policy of a run to keep: the one that the fitted model values most, if it beats the reference by enough.
+"""Which policy of a run to keep: the one with the highest lower bound of its return, by a model that is known to err.
 
 Before every block of updates the policy plays whole episodes in the fitted model, from the data's own initial states;
-its mean return there is V. No simulator is asked.
+no simulator is asked. With V its mean return there and D its divergence from the cloned reference,
 
-    kept    the policy with the highest V so far among those with V > V_ref + margin, else the reference
+    L(pi) = V(pi) - validation_margin * err * sqrt(D),      D = E_{d_M^pi}[KL(pi(.|s) || pi_ref(.|s))]
 
-V_ref is the reference's own value in the model, and the margin is `validation_margin` times its distance from what the
-episodes that it was cloned from earned in the data: so much the model may err where the truth is about known, and more
-where it is not. A policy must gain more than that to replace the reference. Where no episode is complete, nothing
-tells how far the model errs; a tenth of V_ref is then assumed.
+    err     mean over the elites of |V_elite(pi_ref) - J|, J being what the episodes that pi_ref was cloned from earned
+    kept    the policy with the highest L so far; the reference is the first, with L = V
+
+A policy near the reference shares the model's error there, and the comparison of the two is safe; one that is far
+away does not. In between, the difference of two policies' returns in one world grows with the total variation between
+them, which is at most sqrt(D / 2) (Pinsker). d_M^pi is the discounted occupancy in the model, as in the paper, so the
+first steps of an episode count for more. Where no episode is complete, a tenth of V(pi_ref) is assumed for err.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ import jax.numpy as jnp
 
 from damorl.parts.actor import policy
 from damorl.parts.dynamics import Dynamics, predict
+from damorl.parts.reference import kl
 from damorl.parts.start import count_reference
-from damorl.types import Array, Metrics, OfflineData, Params, Ranking, TerminationFn
+from damorl.types import Array, Key, Metrics, OfflineData, Params, Ranking, TerminationFn
 
 ASSUMED_ERROR = 0.1
 """Of the model at the reference, as a share of its value there, where the data do not tell."""
@@ -33,35 +37,45 @@ class ValidationSettings:
     """Settings of what is kept; a Config inherits them."""
 
     keep: Literal["last", "validated"] = "last"
-    """The policy that is evaluated and saved: the last one, as in published methods; or the best so far in the model,
-    and the cloned reference while none is better by enough."""
+    """The policy that is evaluated and saved: the last one, as in published methods; or the one with the highest lower
+    bound so far, and the cloned reference while none is better."""
     validation_starts: int = 40
     """Episodes in each elite, from as many of the data's initial states."""
     validation_steps: int = 1000
     """They are cut after so many steps, or after the data's longest episode if that is shorter."""
-    validation_margin: float = 1.5
-    """What a policy must gain in the model to replace the reference, in errors of the model at the reference."""
+    validation_margin: float = 1.0
+    """What a policy one nat from the reference must gain in the model, in errors of the model at the reference."""
 
 
 class Kept(NamedTuple):
-    """The best policy so far; the rest are scalars, returns in the model."""
+    """The best policy so far, and what policies are compared with; returns in the model, scalars."""
 
     policy: Params
     """The policy to evaluate and save."""
     best: Array
-    """The highest value so far, of any policy."""
-    reference: Array
-    """The reference's value."""
-    margin: Array
-    """What a policy must gain on it."""
+    """The highest lower bound so far."""
+    reference: Params
+    """The clone."""
+    error: Array
+    """Of the model at the reference."""
+
+
+class Episodes(NamedTuple):
+    """Whole episodes in the model, `[step, elite, start, ...]`."""
+
+    obs: Array
+    alive: Array
+    """Whether the episode has not ended before this step."""
+    reward: Array
+    """Zero after its end."""
 
 
 def init_kept(settings: ValidationSettings, actor: Params) -> Kept | None:
     """Before the model is fitted; None where nothing is validated."""
     if settings.keep == "last":
         return None
-    zero = jnp.zeros(())
-    return Kept(jax.tree.map(jnp.copy, actor), zero, zero, zero)
+    copy = lambda: jax.tree.map(jnp.copy, actor)
+    return Kept(copy(), jnp.zeros(()), copy(), jnp.zeros(()))
 
 
 def begin_kept(
@@ -72,15 +86,15 @@ def begin_kept(
     actor: Params,
     data: OfflineData,
 ) -> Kept | None:
-    """The reference `actor`, cloned from the best `share` of the data, and its value in the model."""
+    """The reference `actor`, cloned from the best `share` of the data, its value and the model's error there."""
     if (kept := init_kept(settings, actor)) is None:
         return None
-    value = value_in_model(settings, model, termination, actor, data)
+    each = values(play(settings, model, termination, actor, data))
     if data.ranking is None:
-        error = ASSUMED_ERROR * jnp.abs(value)
+        error = ASSUMED_ERROR * jnp.abs(jnp.mean(each))
     else:
-        error = jnp.abs(value - reference_return(data.rows.reward, data.ranking, share))
-    return kept._replace(best=value, reference=value, margin=settings.validation_margin * error)
+        error = jnp.mean(jnp.abs(each - reference_return(data.rows.reward, data.ranking, share)))
+    return kept._replace(best=jnp.mean(each), error=error)
 
 
 def validate(
@@ -90,22 +104,29 @@ def validate(
     termination: TerminationFn,
     actor: Params,
     data: OfflineData,
-) -> tuple[Kept, Array, Metrics]:
-    """What is kept after a block of updates that led to `actor`, and its value in the model (scalar)."""
-    value = value_in_model(settings, model, termination, actor, data)
-    needed = jnp.maximum(kept.best, kept.reference + kept.margin)
-    better = value > needed
+    gamma: float,
+) -> tuple[Kept, Array, Episodes, Metrics]:
+    """What is kept after a block of updates that led to `actor`, the lower bound of its return (scalar), and its
+    episodes."""
+    episodes = play(settings, model, termination, actor, data)
+    value = jnp.mean(values(episodes))
+    distance = kl(policy(actor, episodes.obs), policy(kept.reference, episodes.obs))
+    weight = occupancy(episodes, gamma)
+    divergence = jnp.sum(weight * distance) / jnp.sum(weight)
+    bound = value - settings.validation_margin * kept.error * jnp.sqrt(divergence)
+    better = bound > kept.best
     found = kept._replace(
         policy=jax.tree.map(lambda new, old: jnp.where(better, new, old), actor, kept.policy),
-        best=jnp.maximum(kept.best, value),
+        best=jnp.maximum(kept.best, bound),
     )
-    return found, value, {"validation/value": value, "validation/needed": needed}
+    metrics = {"value": value, "bound": bound, "best": kept.best, "divergence": divergence}
+    return found, bound, episodes, {f"validation/{name}": number for name, number in metrics.items()}
 
 
-def value_in_model(
+def play(
     settings: ValidationSettings, model: Dynamics, termination: TerminationFn, actor: Params, data: OfflineData
-) -> Array:
-    """Mean undiscounted return of the policy's modes over whole episodes in each elite's mean predictions (scalar).
+) -> Episodes:
+    """Whole episodes of the policy's modes in each elite's mean predictions, from the data's initial states.
 
     States stay inside the range of the data's. The same starts every time: policies are compared on the same episodes.
     """
@@ -114,18 +135,34 @@ def value_in_model(
     num_elites, limit = model.params.layers[0].kernel.shape[0], longest_episode(data)
     start = jnp.broadcast_to(data.initial_obs[index], (num_elites, len(index), data.initial_obs.shape[1]))
 
-    def step(carry: tuple[Array, Array, Array], time: Array) -> tuple[tuple[Array, Array, Array], None]:
-        obs, alive, total = carry
+    def step(carry: tuple[Array, Array], time: Array) -> tuple[tuple[Array, Array], Episodes]:
+        obs, alive = carry
         action = policy(actor, obs).mode()
         mean = predict(model, obs, action).mean
         next_obs = jnp.clip(mean[..., :-1], low, high)
         ended = jax.vmap(termination)(obs, action, next_obs)
         alive &= time < limit
-        return (next_obs, alive & ~ended, total + jnp.where(alive, mean[..., -1], 0.0)), None
+        return (next_obs, alive & ~ended), Episodes(obs, alive, jnp.where(alive, mean[..., -1], 0.0))
 
-    carry = (start, jnp.ones(start.shape[:2], bool), jnp.zeros(start.shape[:2]))
-    (_, _, total), _ = jax.lax.scan(step, carry, jnp.arange(settings.validation_steps))
-    return jnp.mean(total)
+    alive = jnp.ones(start.shape[:2], bool)
+    return jax.lax.scan(step, (start, alive), jnp.arange(settings.validation_steps))[1]
+
+
+def values(episodes: Episodes) -> Array:
+    """Mean undiscounted return in each elite, `[elite]`."""
+    return jnp.mean(jnp.sum(episodes.reward, axis=0), axis=1)
+
+
+def occupancy(episodes: Episodes, gamma: float) -> Array:
+    """The weight of each state in the discounted occupancy, `[step, elite, start]`: gamma^t until the end."""
+    return episodes.alive * (gamma ** jnp.arange(episodes.alive.shape[0]))[:, None, None]
+
+
+def sample_occupancy(episodes: Episodes, gamma: float, key: Key, count: int) -> Array:
+    """Draws from the discounted occupancy, `[count, obs_dim]`."""
+    cumulative = jnp.cumsum(occupancy(episodes, gamma).reshape(-1))
+    found = jnp.searchsorted(cumulative, cumulative[-1] * jax.random.uniform(key, (count,)), side="right")
+    return episodes.obs.reshape(-1, episodes.obs.shape[-1])[jnp.minimum(found, cumulative.size - 1)]
 
 
 def longest_episode(data: OfflineData) -> Array:

@@ -65,7 +65,10 @@ PANELS = (
         reference="log_ratio",
     ),
     Panel("Temperature", {"actor/temperature": ""}, log=True),
-    Panel("Return in the model", {"validation/value": "policy", "validation/needed": "needed to be kept"}),
+    Panel(
+        "Return in the model",
+        {"validation/value": "policy", "validation/bound": "its lower bound", "validation/best": "bound to beat"},
+    ),
     Panel("KL from the reference (nats)", {"actor/kl": "policy", "trust/kl_target": "target"}, log=True),
     Panel("Cross-entropy of a token", {"model/obs_nll": "states", "model/action_nll": "actions"}, limits=(0, None)),
 )

@@ -15,7 +15,7 @@ from damorl.parts.validation import Kept
 SETTINGS = damo.Config(
     log_ratio="split", cloning_updates=1, kl_target=0.5, keep="validated", trust="validated", kl_bounds=(0.1, 1.0)
 )
-KEPT = Kept((), jnp.float32(100.0), jnp.float32(80.0), jnp.float32(10.0))
+KEPT = Kept((), jnp.float32(100.0), (), jnp.float32(10.0))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_fixed_region_has_no_target_of_its_own():
     ("changes", "message"),
     [
         ({"kl_target": None}, "moves kl_target, found none"),
-        ({"keep": "last"}, "asks for the policy's value in the model: set keep to validated"),
+        ({"keep": "last"}, "asks for the policy's return in the model: set keep to validated"),
         ({"kl_growth": 0.9}, "expected kl_growth >= 1 >= kl_shrinkage > 0"),
         ({"kl_bounds": (2.0, 1.0)}, "kl_bounds in order"),
         ({"log_ratio": "joint"}, "set log_ratio to split"),

@@ -1,9 +1,10 @@
-"""What is kept: the model's value by hand, the margin, and the reference where nothing is better."""
+"""What is kept: the model's value by hand, the lower bound, the reference where nothing is better, the occupancy."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from damorl.core.nets import Dense
 from damorl.core.scaler import Standardiser
 from damorl.errors import UserError
 from damorl.parts import validation
+from damorl.parts.actor import policy
 from damorl.parts.dynamics import Dynamics, DynamicsParams
+from damorl.parts.model_data import draw_starts, imagine
 from damorl.parts.start import rank_episodes
 from damorl.parts.validation import Kept
 from damorl.types import OfflineData, Transition
@@ -51,28 +54,52 @@ def dataset() -> OfflineData:
     return OfflineData(rows, jnp.array([[0.0], [9.9], [1.0]]), jnp.asarray(episode, jnp.int32), None, ranking)
 
 
-def slow_value(action: float, steps: int = 4) -> float:
-    totals = []
+def slow_episodes(action: float, steps: int = 4) -> list[list[float]]:
+    """The states of each episode, elite by elite, start by start."""
+    found = []
     for drift in (0.0, 0.5):
         for obs in (0.0, 1.0):  # two of the three initial states, evenly spread
-            total = 0.0
+            states = []
             for _ in range(steps):
-                total += obs
+                states.append(obs)
                 following = np.clip(obs + action + drift, -3.0, 3.0)
                 if following > 2.0:
                     break
                 obs = following
-            totals.append(total)
-    return float(np.mean(totals))
+            found.append(states)
+    return found
+
+
+def slow_value(action: float, steps: int = 4) -> float:
+    return float(np.mean([sum(states) for states in slow_episodes(action, steps)]))
+
+
+def played(action: float, settings: mopo.Config = SETTINGS) -> validation.Episodes:
+    return validation.play(settings, drifting_model(), falls, constant_actor(action), dataset())
 
 
 @pytest.mark.parametrize("action", [0.3, -0.9])
 def test_value_equals_a_slow_loop_over_the_data_s_longest_episode(action):
-    found = validation.value_in_model(SETTINGS, drifting_model(), falls, constant_actor(action), dataset())
-    assert float(found) == pytest.approx(slow_value(action), rel=1e-5)
-    short = replace(SETTINGS, validation_steps=2)
-    found = validation.value_in_model(short, drifting_model(), falls, constant_actor(action), dataset())
-    assert float(found) == pytest.approx(slow_value(action, 2), rel=1e-5)
+    found = validation.values(played(action))
+    episodes = slow_episodes(action)
+    assert found == pytest.approx([np.mean([sum(s) for s in episodes[i : i + 2]]) for i in (0, 2)], rel=1e-5)
+    short = validation.values(played(action, replace(SETTINGS, validation_steps=2)))
+    assert float(jnp.mean(short)) == pytest.approx(slow_value(action, 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 0.9])
+def test_occupancy_is_the_discounted_visit_of_each_state(gamma):
+    """Draws against the weights gamma^t of a slow loop; an ended episode is visited no more."""
+    episodes = played(0.3)
+    weights: dict[float, float] = {}
+    for states in slow_episodes(0.3):
+        for time, obs in enumerate(states):
+            weights[round(obs, 4)] = weights.get(round(obs, 4), 0.0) + gamma**time
+    assert float(jnp.sum(validation.occupancy(episodes, gamma))) == pytest.approx(sum(weights.values()), rel=1e-5)
+    drawn = np.asarray(validation.sample_occupancy(episodes, gamma, jax.random.key(0), 40_000))[:, 0].round(4)
+    for obs, weight in weights.items():
+        share = float(np.mean(np.isclose(drawn, obs, atol=2e-4)))
+        assert share == pytest.approx(weight / sum(weights.values()), abs=0.01)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.1, 8.0), (0.5, 8.0), (0.51, 7.0), (1.0, 5.0)])
@@ -90,38 +117,63 @@ def begun(action: float = 0.3) -> Kept:
 
 
 def test_it_begins_with_the_reference_and_the_model_s_error_there():
-    found, value = begun(), slow_value(0.3)
-    assert float(found.best) == float(found.reference) == pytest.approx(value, rel=1e-5)
-    assert float(found.margin) == pytest.approx(1.5 * abs(value - 8.0), rel=1e-5)  # its episode earned 8
+    """The error is each elite's own, so that two that err to both sides do not make none; its episode earned 8."""
+    found, each = begun(), validation.values(played(0.3))
+    assert float(found.best) == pytest.approx(slow_value(0.3), rel=1e-5)
+    assert float(found.error) == pytest.approx(np.mean(np.abs(np.asarray(each) - 8.0)), rel=1e-5)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), found.reference, constant_actor(0.3)))
+
+
+def judged(known: Kept, action: float, settings: mopo.Config = SETTINGS):
+    return validation.validate(
+        settings, known, drifting_model(), falls, constant_actor(action), dataset(), gamma=settings.gamma
+    )
 
 
 def after(known: Kept, action: float) -> Kept:
-    return validation.validate(SETTINGS, known, drifting_model(), falls, constant_actor(action), dataset())[0]
+    return judged(known, action)[0]
 
 
 def action_of(known: Kept) -> float:
     return float(np.tanh(known.policy[0].bias[0]))
 
 
-def test_a_policy_is_kept_only_if_it_gains_more_than_the_model_errs():
+def distance(action: float, reference: float) -> float:
+    """sqrt(KL) of two Gaussians of one width, by hand."""
+    width = float(jnp.exp(policy(constant_actor(action), jnp.zeros((1, 1))).log_std[0, 0]))
+    return abs(np.arctanh(action) - np.arctanh(reference)) / width / np.sqrt(2.0)
+
+
+def test_a_policy_is_kept_only_if_it_gains_more_than_the_model_may_err_so_far_from_the_reference():
     start = begun(-0.5)
-    gain = slow_value(0.3) - slow_value(-0.5)
+    gain, far = slow_value(0.3) - slow_value(-0.5), distance(0.3, -0.5)
     assert gain > 0.0
-    assert action_of(after(start._replace(margin=jnp.float32(0.9 * gain)), 0.3)) == pytest.approx(0.3)
-    assert action_of(after(start._replace(margin=jnp.float32(1.1 * gain)), 0.3)) == pytest.approx(-0.5)
+    assert action_of(after(start._replace(error=jnp.float32(0.9 * gain / far)), 0.3)) == pytest.approx(0.3)
+    assert action_of(after(start._replace(error=jnp.float32(1.1 * gain / far)), 0.3)) == pytest.approx(-0.5)
+
+
+def test_the_reference_itself_is_charged_nothing():
+    start = begun(-0.5)._replace(error=jnp.float32(1e6))
+    _, bound, _, metrics = judged(start, -0.5)
+    assert float(bound) == pytest.approx(float(start.best), rel=1e-6)
+    assert float(metrics["validation/divergence"]) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_a_worse_policy_never_replaces_a_better_one():
-    start = after(begun(-0.5)._replace(margin=jnp.float32(0.0)), 0.3)
+    start = after(begun(-0.5)._replace(error=jnp.float32(0.0)), 0.3)
     assert action_of(after(start, -0.2)) == pytest.approx(0.3)
     assert float(after(start, -0.2).best) == pytest.approx(slow_value(0.3), rel=1e-5)
 
 
 def test_what_is_told_of_a_policy():
-    start = begun(-0.5)._replace(margin=jnp.float32(0.25))
-    _, value, metrics = validation.validate(SETTINGS, start, drifting_model(), falls, constant_actor(0.3), dataset())
-    assert float(value) == float(metrics["validation/value"]) == pytest.approx(slow_value(0.3), rel=1e-5)
-    assert float(metrics["validation/needed"]) == pytest.approx(slow_value(-0.5) + 0.25, rel=1e-5)
+    start = begun(-0.5)._replace(error=jnp.float32(0.25))
+    _, bound, episodes, metrics = judged(start, 0.3, replace(SETTINGS, validation_margin=2.0))
+    assert float(metrics["validation/value"]) == pytest.approx(slow_value(0.3), rel=1e-5)
+    assert float(bound) == float(metrics["validation/bound"])
+    assert float(bound) == pytest.approx(slow_value(0.3) - 2.0 * 0.25 * distance(0.3, -0.5), rel=1e-5)
+    assert float(metrics["validation/divergence"]) == pytest.approx(distance(0.3, -0.5) ** 2, rel=1e-5)
+    assert float(metrics["validation/best"]) == pytest.approx(slow_value(-0.5), rel=1e-5)
+    assert float(jnp.mean(validation.values(episodes))) == pytest.approx(slow_value(0.3), rel=1e-5)
 
 
 def test_the_last_policy_needs_no_validation():
@@ -138,4 +190,28 @@ def test_without_returns_a_tenth_is_assumed_for_the_model_s_error():
     data = dataset()._replace(ranking=None, episode=None)
     found = validation.begin_kept(SETTINGS, 0.5, drifting_model(), falls, constant_actor(0.3), data)
     assert found is not None
-    assert float(found.margin) == pytest.approx(1.5 * 0.1 * abs(slow_value(0.3, 6)), rel=1e-5)
+    assert float(found.error) == pytest.approx(0.1 * abs(slow_value(0.3, 6)), rel=1e-5)
+
+
+def test_starts_come_from_the_data_and_from_the_policy_s_own_episodes_in_their_shares():
+    settings = replace(SETTINGS, rollout_starts=100, rollout_length=1, rollout_occupancy=0.3, rollout_noise=False)
+    settings = replace(settings, dynamics=replace(settings.dynamics, num_members=2, num_elites=2))
+    world = drifting_model(), constant_actor(0.3), falls
+    far = dataset().rows._replace(obs=jnp.full((8, 1), -2.5))  # where no episode comes
+    starts = draw_starts(settings, far, played(0.3), jax.random.key(1))
+    rows, _, _ = imagine(settings, *world, starts, jax.random.key(0))
+    assert int(jnp.sum(rows.obs == -2.5)) == 70
+    own = {round(obs, 4) for states in slow_episodes(0.3) for obs in states}
+    assert {round(float(obs), 4) for obs in rows.obs[:, 0] if obs != -2.5} <= own
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rollout_occupancy": 1.5}, "rollout_occupancy must be between 0 and 1, found 1.5"),
+        ({"rollout_occupancy": 0.5, "keep": "last"}, "set keep to validated"),
+    ],
+)
+def test_a_share_of_starts_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        replace(SETTINGS, **changes)
