@@ -62,8 +62,9 @@ def test_scales_seeds_and_updates():
 def test_the_command_of_a_run_says_what_differs_from_its_preset():
     planned = {run.label: run.config for run in plan.fig5(Request("quick", seeds=(3, 4), updates=200_000))}
     start = "damorl train damo --dataset hopper-medium-expert --preset quick --seeds 3 4 --total-updates 200000"
-    printed = "--keep last --kl-target None --trust fixed --divergence-weight 3.0 --data-alignment True"
-    both = f"{start} {printed} --log-ratio-floor 0.0 --behaviour-alignment True"
+    clock = "--refresh-interval 1000 --eval-interval 1000 --keep last --rollout-occupancy 0.0"
+    printed = "--kl-target None --trust fixed --divergence-weight 3.0 --data-alignment True --log-ratio-floor 0.0"
+    both = f"{start} {clock} {printed} --behaviour-alignment True --actor-objective consistent"
     assert train_command(planned[FULL]) == f"{both} --log-ratio joint --actor-lr-decay 200000"
     free = "--actor-divergence-weight None --log-ratio joint --actor-lr-decay 200000"
     assert train_command(planned["actor weight = critic's"]) == f"{both} {free}"
