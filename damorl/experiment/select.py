@@ -61,6 +61,8 @@ class SelectConfig:
     beyond weighs less than 0.01 %."""
     known_share: float = 0.99
     """An imagined episode ends where the elites disagree more than on this share of the data; 1: nowhere."""
+    rollout_noise: bool = True
+    """Whether imagined steps sample the Gaussian that the model predicts, or follow its mean."""
     starts: int = 50
     """Imagined episodes per policy and elite, from as many of the data's initial states."""
     last_steps: int | None = None
@@ -274,7 +276,7 @@ def imagined_values(run: Run, evidence: Evidence, actors: MLP, horizon: int, qui
     settings, elites = run.settings, run.settings.dynamics.num_elites
     key = jax.random.fold_in(jax.random.key(settings.seed), ROLLOUT_STREAM)
     starts = draw_starts(evidence.data.initial_obs, -(-settings.starts // elites) * elites, settings.seed)
-    episode = Episode(evidence.problem.termination, settings.fqe.gamma, horizon)
+    episode = Episode(evidence.problem.termination, settings.fqe.gamma, horizon, noise=settings.rollout_noise)
     bounds = fit_bounds(evidence.data.rows, evidence.model, settings.known_share)
     with bar(f"model rollouts, {len(run.kept)} policies", horizon, "step", quiet) as advance:
         return model_values(key, evidence.model, actors, starts, bounds, episode, advance)

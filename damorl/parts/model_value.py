@@ -55,6 +55,8 @@ class Episode:
     horizon: int
     """Steps after which an episode is cut; nothing is added for what might have followed."""
     act: Act = act_mode
+    noise: bool = True
+    """Whether each step samples the Gaussian that the model predicts, or follows its mean."""
 
 
 class Bounds(NamedTuple):
@@ -146,7 +148,7 @@ def play_all(
     """
 
     def of_model(elites: Dynamics, lanes: Lanes) -> Lanes:
-        world = World(partial(sample_step, elites), partial(disagreement, model), bounds)
+        world = World(partial(sample_step, elites, noise=episode.noise), partial(disagreement, model), bounds)
         one = lambda own, actor: play(own, world, actor, first, key, episode)
         return jax.vmap(one)(lanes, actors)
 

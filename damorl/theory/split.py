@@ -14,7 +14,16 @@ import numpy as np
 from scipy.special import expit, rel_entr
 
 from damorl.theory.families import Problem
-from damorl.theory.mdp import MDP, Array, action_transition, occupancy, optimal_policy, state_occupancy
+from damorl.theory.mdp import (
+    MDP,
+    Array,
+    action_transition,
+    expected_reward,
+    occupancy,
+    optimal_policy,
+    q_values,
+    state_occupancy,
+)
 from damorl.theory.sides import root
 
 EXPERT = 0.9
@@ -107,6 +116,25 @@ def mean_divergences(problem: Problem, reference: Reference) -> tuple[Array, Arr
         np.sum(state * action, axis=-1),
         np.sum(pairs * dynamics, axis=(-2, -1)),
     )
+
+
+def error_gap(problem: Problem, reference: Array) -> tuple[Array, Array]:
+    """How much farther the model errs at pi than at the policy `reference`, `|e(pi) - e(ref)|` with `e = E_rho_M[r] -
+    E_rho_T[r]`, and what bounds it, `[*B]` each:
+
+        span(Q_M^ref) sqrt(E_{d_M^pi}[KL(pi || ref)] / 2) + span(Q_T^pi) sqrt(E_{d_T^ref}[KL(pi || ref)] / 2)
+
+    The performance difference lemma in the model and in the truth, then Pinsker and Jensen; `span` is the largest
+    difference of two actions' values in one state. Both divergences are known without the truth.
+    """
+    mdp, policy, model = problem.mdp, problem.policy, problem.model
+    error = lambda law: expected_reward(mdp, law, model) - expected_reward(mdp, law)
+    distance = np.sum(rel_entr(policy, reference), axis=-1)
+    span = lambda q: np.max(np.ptp(q, axis=-1), axis=-1)
+    root_of = lambda states: np.sqrt(np.maximum(np.sum(states * distance, axis=-1), 0.0) / 2.0)
+    in_model = span(q_values(mdp, reference, model)) * root_of(state_occupancy(mdp, policy, model))
+    in_truth = span(q_values(mdp, policy)) * root_of(state_occupancy(mdp, reference))
+    return np.abs(error(policy) - error(reference)), in_model + in_truth
 
 
 def best_logit(model: Array, data: Array, known: Array, blind: tuple[int, ...] = ()) -> Array:

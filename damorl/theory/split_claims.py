@@ -142,6 +142,11 @@ def at_the_reference(at: SplitSetting) -> Sides:
     return Sides(surrogate(problem, at.generator, occ), guaranteed(problem, at.generator, at.reference.policy))
 
 
+def error_moves_with_the_divergence(at: SplitSetting) -> Sides:
+    """The model's error at pi less that at the reference, and its bound by the root of the mean KL."""
+    return Sides(*split.error_gap(at.problem, at.reference.policy))
+
+
 def guaranteed(problem: Problem, generator: Generator, policy: Array) -> Array:
     """`[*B]`: the reference's reward less `weight * (D_f - KL)(rho_T^ref || rho_M^ref)`, for the reference `policy`."""
     real, synthetic = occupancy(problem.mdp, policy), occupancy(problem.mdp, policy, problem.model)
@@ -238,6 +243,7 @@ SPLIT_CLAIMS: tuple[Claim, ...] = (
     Claim("the same, g(s)", "5.3", "<=", surrogate_below_reward_states, False),
     Claim("g(s) lowers it by w E[KL(T, M)]", "Eq. 1", "==", states_only_is_lower, False),
     Claim("at ref: value = reward - w (D_f - KL)", "Eq. 1", "==", at_the_reference, False),
+    Claim("|e(pi) - e(ref)| <= c sqrt(mean KL)", "keep", "<=", error_moves_with_the_divergence, False, ONCE),
 )
 
 CERTAIN_CLAIMS: tuple[Claim, ...] = (

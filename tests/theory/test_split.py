@@ -193,6 +193,23 @@ def test_value_at_the_reference_by_hand():
         np.testing.assert_allclose(found, 0.125 - (distance - kl), atol=1e-12)
 
 
+def test_the_model_s_error_and_its_bound_by_hand():
+    """Both tosses are fair in truth; the model gives the second 0.9, so it flatters pi by 0.4 (1 - g) pi(1)."""
+    problem, start_share = coin(0.5, 0.75), 0.25
+    truth = np.repeat(problem.mdp.transition, 2, axis=2)
+    model = truth.copy()
+    model[0, 0, 1, 1:] = 0.9, 0.1
+    mdp = problem.mdp._replace(transition=truth, reward=np.repeat(problem.mdp.reward, 2, axis=2))
+    law = lambda second: np.tile(np.array([1.0 - second, second]), (1, 3, 1))
+    at = Problem(mdp, model, law(0.7), law(0.2), problem.weight)
+    gap, bound = split.error_gap(at, law(0.2))
+    kl = 0.7 * np.log(0.7 / 0.2) + 0.3 * np.log(0.3 / 0.8)
+    # in truth no action is better, so that part's span is 0; the start has the share 1 - g of the time, and what is
+    # done in the two ends has no value but counts as divergence
+    np.testing.assert_allclose(gap, start_share * 0.4 * 0.5, atol=1e-12)
+    np.testing.assert_allclose(bound, 0.4 * np.sqrt(kl / 2.0), atol=1e-12)
+
+
 @pytest.mark.parametrize(("weight", "gamma"), [(0.3, 0.2), (0.5, 0.1)])
 def test_eq_2_gambles_where_eq_1_does_not(weight, gamma):
     """Eq. 2 may choose the odds: the gamble counts 0.45 (1 - g) + 0.81 (1 - g)^2 / (16 w), above the safe 0.5 (1 - g).
