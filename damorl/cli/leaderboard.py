@@ -81,7 +81,8 @@ class SummaryArgs:
     out: Path = Path("summary.json")
     """Where to write it."""
     reference: tuple[Path, ...] = ()
-    """Stores whose scores become reference_scores, where they have the same entry."""
+    """Stores whose scores of the same entry become reference_scores; by default these are the scores of cloning the
+    share of the data that a method starts from."""
     json: bool = False
     """Print it, too."""
 

@@ -33,8 +33,9 @@ def summary(paths: Sequence[Path], references: Sequence[Path] = ()) -> list[dict
 
     `scores` has the last-10 mean of each of `seeds`, or is empty where not all of them are finished and scored. A data
     set on which an algorithm of the store was not run with the preset's own settings has an entry without scores.
-    `reference_scores` are those of the same entry in the stores `references`; left out where they have none. UserError
-    if one name stands for several files, and for what `read_runs` refuses.
+    `reference_scores` are those of cloning the same share of the data, for a method that starts from such a clone; with
+    stores `references`, those of the same entry there. Left out where there are none. UserError if one name stands for
+    several files, and for what `read_runs` refuses.
     """
     own, others = gather(read_runs(paths)), gather(read_runs(references)) if references else {}
     hashes: dict[str, str] = {}
@@ -46,8 +47,10 @@ def summary(paths: Sequence[Path], references: Sequence[Path] = ()) -> list[dict
         runs = own.get(key, [])
         seeds, scores = scores_of(runs) if runs else (seeds_of(own, key.preset), [])
         entry = key._asdict() | {"seeds": seeds, "scores": scores}
-        found = scores_of(others.get(key, []))[1]
-        entries.append(entry | ({"reference_scores": found} if found else {}))
+        clone = clone_of(key, runs)
+        found = others.get(key, []) if references else own.get(clone, []) if clone else []
+        reference = scores_of(found)[1]
+        entries.append(entry | ({"reference_scores": reference} if reference else {}))
     return plain(entries)
 
 
@@ -75,6 +78,16 @@ def variant_of(config: Mapping[str, Any]) -> str:
     missing = object()
     changed = [key for key, value in own.items() if key not in NO_SCORE and usual.get(key, missing) != value]
     return ", ".join(f"{key}={value_text(own[key])}" for key in changed)
+
+
+def clone_of(key: Key, runs: Sequence[Run]) -> Key | None:
+    """The entry of the clone that these runs start from; None where they start from none."""
+    settings = runs[0].config["algo_config"] if runs else {}
+    if settings.get("cloning_updates") is None:
+        return None
+    share = settings["reference_share"]
+    changed = share != defaults("bc", key.preset, key.dataset)[1].reference_share
+    return Key(key.preset, key.dataset, "bc", f"reference_share={value_text(share)}" if changed else "")
 
 
 def value_text(value: Any) -> str:

@@ -73,6 +73,16 @@ def test_a_reference_adds_its_scores_where_it_has_them(tmp_path: Path) -> None:
     assert "reference_scores" not in second
 
 
+def test_what_starts_from_a_clone_stands_beside_cloning_of_the_same_share(tmp_path: Path) -> None:
+    run(tmp_path, setting(), {0: 1.0, 1: 2.0})
+    run(tmp_path, setting(reference_share=0.1), {0: 3.0, 1: 4.0})
+    run(tmp_path, setting("mopo", cloning_updates=10, reference_share=0.1), {0: 5.0, 1: 6.0})
+    run(tmp_path, setting("sac", cloning_updates=10, reference_share=0.2), {0: 5.0, 1: 6.0})
+    run(tmp_path, setting("td3bc"), {0: 7.0, 1: 8.0})
+    found = {entry["algorithm"]: entry.get("reference_scores") for entry in summary([tmp_path]) if entry["scores"]}
+    assert found == {"bc": None, "mopo": [3.0, 4.0], "sac": None, "td3bc": None}
+
+
 def test_one_name_for_two_files_is_refused(tmp_path: Path) -> None:
     run(tmp_path, setting(), {0: 1.0, 1: 2.0})
     run(tmp_path, setting("td3bc"), {0: 1.0, 1: 2.0}, sha="cd")
