@@ -47,7 +47,7 @@ AS_PRINTED: dict[str, Any] = {
 }
 """What makes quick DAMO the paper's own, as the other scales have it: tables and figures are about both alignments and
 the last policy; in about the same minute. The weight is Table 4's for hopper-medium-expert; the floor's reason is in
-docs/leaderboard.md."""
+docs/earlier-leaderboard.md."""
 ABLATIONS = (WITHOUT_DATA, WITHOUT_BEHAVIOUR, FULL)
 WEIGHTS = (0.5, 1.0, 3.0, 5.0, 8.0)
 """Divergence weights of Fig. 5a; the paper tunes over 0.1 to 5."""
