@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
+from damorl.core.returns import discounted_returns
 from damorl.data.cache import DEFAULT_NUM_STEPS
 from damorl.data.cache import cache_dir as cache_dir
 from damorl.data.cache import dataset_path as dataset_path
@@ -115,16 +116,6 @@ class Dataset:
         returns = discounted_returns(self.transitions.reward, ended, gamma)
         known = returns[fell | nearly_all | (self.episode_start & ended[last])]
         return float(known.max()) if known.size else float("nan")
-
-
-def discounted_returns(reward: ArrayLike, ended: ArrayLike, gamma: float) -> np.ndarray:
-    """`[N]`, float64: what was collected from each row on, to its episode's last row (`ended`) or the last of all."""
-    following, returns = 0.0, []
-    backwards = (np.asarray(column)[::-1].tolist() for column in (reward, ended))
-    for now, end in zip(*backwards, strict=True):
-        following = now if end else now + gamma * following
-        returns.append(following)
-    return np.array(returns[::-1])
 
 
 def load_dataset(

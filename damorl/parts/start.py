@@ -18,6 +18,7 @@ import numpy as np
 from damorl.core.buffer import sample_rows, take
 from damorl.core.nets import MLP, Net
 from damorl.core.optim import Learner, adam, init_learner, minimise
+from damorl.core.returns import discounted_returns
 from damorl.errors import UserError
 from damorl.parts.actor import clone_actor
 from damorl.parts.critic import q_values
@@ -137,11 +138,7 @@ def known_returns(data: OfflineData, gamma: float) -> tuple[Transition, Array] |
     episode, reward, terminal = (np.asarray(x) for x in (data.episode, data.rows.reward, data.rows.terminal))
     if not (known := known_rows(episode, terminal, gamma)).any():
         return None
-    is_end = last_rows(episode) == np.arange(len(episode))
-    returns, following = np.empty(len(episode)), 0.0
-    for row in range(len(episode) - 1, -1, -1):
-        following = reward[row] + (0.0 if is_end[row] else gamma * following)
-        returns[row] = following
+    returns = discounted_returns(reward, last_rows(episode) == np.arange(len(episode)), gamma)
     chosen = jnp.asarray(np.flatnonzero(known), jnp.int32)
     return take(data.rows, chosen), jnp.asarray(returns[known], jnp.float32)
 

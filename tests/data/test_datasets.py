@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
+from damorl.core.returns import discounted_returns
 from damorl.data.datasets import (
     Dataset,
     cache_dir,
     dataset_path,
-    discounted_returns,
     load_dataset,
     write_dataset,
 )
