@@ -26,8 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results/gpu"
 sys.path.insert(0, str(ROOT))
-TO_RUN = ("numpy", "jax", "optax")
-TO_TRAIN = ("h5py", "safetensors", "tqdm")
+TO_RUN, TO_TRAIN = ("numpy", "jax", "optax"), ("h5py", "safetensors", "tqdm")
 TO_SCORE = ("gymnasium", "mujoco", "imageio")
 TO_REPORT = {"tensorboardX": "tensorboard", "matplotlib": "curves"}
 IMPORTED_ONLY = ("gymnasium", "platformdirs")
@@ -48,7 +47,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=20.0, help="time for everything (default: %(default)g)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="directory to write to and resume from")
     parser.add_argument("--dataset", default="hopper-medium-expert", help="built-in name, or the path of an HDF5 file")
-    parser.add_argument("--preset", default="paper", help="paper, quick or smoke (default: %(default)s)")
+    parser.add_argument("--preset", default="paper", help="paper, standard, quick or smoke (default: %(default)s)")
     parser.add_argument("--seeds", default="auto", help="how many, or auto (default)")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a setting")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes that mean nothing, to try the kit itself")
