@@ -15,11 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from damorl.experiment.summary import summary
+from damorl.experiment.summary import summary, variant_of
+from damorl.record.store import plain
 from damorl.report.statistics import Estimate, Floats, aggregates, mean, task_means
+from damorl.sweeps.grid import expand, read_grid
 
 DOCS = Path(__file__).resolve().parent
 PAGE, RUNS, SUMMARY = DOCS / "leaderboard.md", DOCS / "leaderboard/runs", DOCS / "leaderboard/summary.json"
+GRIDS, NAMES = ("grid.toml", "standard.toml", "ablations.toml"), ("preset", "dataset", "algorithm", "variant")
 ROBOTS, KINDS = ("hopper", "walker2d", "halfcheetah"), ("random", "medium", "medium-replay", "medium-expert")
 SETS = [f"{robot}-{kind}" for robot in ROBOTS for kind in KINDS]
 CLONE = ("bc", "reference_share=0.1")
@@ -143,9 +146,22 @@ def page(entries: list[dict[str, Any]], text: str) -> str:
     return text
 
 
+def all_entries() -> list[dict[str, Any]]:
+    """The summary of the records, with an entry without scores for every run of the grids that is not among them."""
+    found = summary([RUNS]) if any(RUNS.glob("*.json")) else []
+    known = {tuple(entry[name] for name in NAMES) for entry in found}
+    for grid in GRIDS:
+        for config in expand(read_grid(DOCS / "leaderboard" / grid)[0]):
+            key = (config.preset, config.dataset, config.algo, variant_of(plain(config.as_dict())))
+            if key not in known:
+                found.append(dict(zip(NAMES, key, strict=True)) | {"seeds": list(config.seeds), "scores": []})
+                known.add(key)
+    return sorted(found, key=lambda entry: tuple(entry[name] for name in NAMES))
+
+
 def main() -> int:
     """Write both, or compare."""
-    entries = summary([RUNS])
+    entries = all_entries()
     wanted = {SUMMARY: json.dumps(entries, indent=1) + "\n", PAGE: page(entries, PAGE.read_text(encoding="utf-8"))}
     if "--check" in sys.argv:
         stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
