@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from damorl.experiment.summary import summary, variant_of
+from damorl.files import atomic_file
 from damorl.record.store import plain
 from damorl.report.statistics import Estimate, Floats, aggregates, mean, task_means
 from damorl.sweeps.grid import expand, read_grid
@@ -26,8 +27,8 @@ GRIDS, NAMES = ("grid.toml", "standard.toml", "ablations.toml"), ("preset", "dat
 ROBOTS, KINDS = ("hopper", "walker2d", "halfcheetah"), ("random", "medium", "medium-replay", "medium-expert")
 SETS = [f"{robot}-{kind}" for robot in ROBOTS for kind in KINDS]
 CLONE = ("bc", "reference_share=0.1")
-UNSEEN = [name for name in SETS if name.startswith("walker2d") or name.endswith("random")]
-"""Never looked at before the settings were frozen."""
+HELD_OUT = [name for name in SETS if name.startswith("walker2d") or name.endswith("random")]
+"""No setting was looked for on these."""
 BARS = {"hopper-medium-replay": 70, "hopper-medium": 65, "hopper-medium-expert": 88,
         "halfcheetah-medium-replay": 36, "halfcheetah-medium-expert": 60, "halfcheetah-medium": 32}  # fmt: skip
 """What DAMO is to reach at `standard`."""
@@ -82,13 +83,13 @@ def overall(rows: dict[Row, dict[str, list[float]]]) -> Iterator[str]:
     names = [name for name in SETS if name in rows.get(("damo", ""), {})]
     if not names:
         return
-    yield f"| over {len(names)} sets | mean | 95 % | IQM | 95 % | over those never looked at |"
+    yield f"| over {len(names)} sets | mean | 95 % | IQM | 95 % | over those that no setting was looked for on |"
     yield "|---" * 6 + "|"
-    unseen = [names.index(name) for name in names if name in UNSEEN]
+    held_out = [names.index(name) for name in names if name in HELD_OUT]
     found = {row: matrix([own[name] for name in names]) for row, own in rows.items() if set(names) <= set(own)}
     for row in sorted(found, key=lambda row: -float(mean(found[row]))):
         numbers = aggregates(found[row], seed=0)
-        rest = f"{np.mean(task_means(found[row])[unseen]):.1f}" if unseen else ""
+        rest = f"{np.mean(task_means(found[row])[held_out]):.1f}" if held_out else ""
         yield f"| {label(row)} | {interval(numbers['mean'])} | {interval(numbers['iqm'])} | {rest} |"
     for row in rows:
         if row not in found:
@@ -118,7 +119,7 @@ def against_clone(rows: dict[Row, dict[str, list[float]]], preset: str) -> Itera
     yield "|---" * (5 if bars else 4) + "|"
     gains = {name: float(np.mean(damo[name]) - np.mean(clone[name])) for name in both}
     for name in both:
-        star = "" if name in UNSEEN else " *"
+        star = "" if name in HELD_OUT else " *"
         bar = f" {BARS.get(name, '')} |" if bars else ""
         yield f"| {name}{star} | {np.mean(damo[name]):.1f} | {np.mean(clone[name]):.1f} | {gains[name]:+.1f} |{bar}"
     yield ""
@@ -168,7 +169,8 @@ def main() -> int:
         print("\n".join(f"{path.relative_to(DOCS.parent)}: not what docs/leaderboard/runs says" for path in stale))
         return 1 if stale else 0
     for path, text in wanted.items():
-        path.write_text(text, encoding="utf-8")
+        with atomic_file(path) as new:
+            new.write_text(text, encoding="utf-8")
     return 0
 
 

@@ -34,8 +34,8 @@ from damorl.experiment.config import PRESETS, RunConfig, dotted, find_algorithm,
 
 MAX_RUNS = 100_000
 """A grid with more runs than this is a slip of the pen."""
-KEYS = ("algorithms", "datasets", "preset", "seeds", "settings", "cross", "variants", "algorithm")
-DATASET_KEYS = ("name", "task", "columns", "action_bounds")
+OWN_KEYS, DATASET_KEYS = ("settings", "cross", "variants"), ("name", "task", "columns", "action_bounds")
+KEYS = ("algorithms", "datasets", "preset", "seeds", *OWN_KEYS, "algorithm")
 Values = dict[str, Any]
 
 
@@ -104,7 +104,7 @@ def make_grid(content: Mapping[str, Any], label: str) -> Grid:
                 f"{label}: algorithm.{name}: expected one of the grid's algorithms ({', '.join(algorithms)}), "
                 f"found '{name}'; add it to algorithms or remove the table"
             )
-        known_keys(as_table(block, f"algorithm.{name}", label), KEYS[4:7], f"{label}: algorithm.{name}")
+        known_keys(as_table(block, f"algorithm.{name}", label), OWN_KEYS, f"{label}: algorithm.{name}")
     part = lambda key, where: {name: named_values(block, key, f"{where}.{name}", label) for name, block in own.items()}
     return Grid(
         algorithms=tuple(algorithms),
