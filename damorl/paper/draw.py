@@ -153,7 +153,7 @@ def draw_lines(axes: Axes, curves: Mapping[str, tuple[Any, Any]], title: str, sh
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("gradient updates")
-    axes.legend(loc="best")
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.17), ncols=5, columnspacing=1.2)
 
 
 def scale_values(axes: Axes, highest: float, reference: float) -> None:

@@ -88,9 +88,9 @@ Make = Callable[[Work], Made]
 
 def heading(work: Work, what: str) -> str:
     """A picture's title: what it shows, of what, and how large the runs were."""
-    config = work.planned[0].config
-    count = len(config.seeds)
-    return f"{what}  \u00b7  {config.dataset}, {config.loop.total_updates:,} updates, {count} seed{'s' * (count != 1)}"
+    config, sizes = work.planned[0].config, {each.config.loop.total_updates for each in work.planned}
+    count, updates = len(config.seeds), " to ".join(f"{size:,}" for size in sorted({min(sizes), max(sizes)}))
+    return f"{what}  \u00b7  {config.dataset}, {updates} updates, {count} seed{'s' * (count != 1)}"
 
 
 def drawn_seed(work: Work) -> str:
