@@ -25,6 +25,7 @@ from damorl.algos import damo
 from damorl.algos.base import Algorithm, OfflineData, Problem
 from damorl.core.scaler import fit_standardiser
 from damorl.experiment.bench_clock import MIN_ROUNDS, clock, interleave, machine, matrix_job, peak_memory, product_flops
+from damorl.experiment.population import over_members
 from damorl.parts import dynamics, dynamics_fit
 from damorl.types import Key, Spec, Transition
 from damorl.world.tasks import hopper_ended
@@ -80,7 +81,7 @@ class Seeds:
 
     def compile(self, one_seed: Callable[..., Any]) -> Any:
         """Compile for all seeds: they share the data and give up the old state."""
-        program = jax.jit(jax.vmap(one_seed, in_axes=(0, None, 0)), donate_argnums=0)
+        program = jax.jit(over_members(one_seed, self.num, (0, None, 0)), donate_argnums=0)
         return program.lower(self.state, self.data, self.keys).compile()
 
     def run(self, program: Any) -> None:

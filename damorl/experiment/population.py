@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,6 +20,23 @@ from damorl.errors import UserError
 from damorl.experiment.config import RunConfig, replace
 from damorl.record.members import Member
 from damorl.types import Array, Fit, Key, Problem
+
+
+def over_members(function: Callable[..., Any], count: int, in_axes: tuple[int | None, ...]) -> Callable[..., Any]:
+    """`function` for `count` members side by side, as `jax.vmap` with these axes (0 or None) would map it.
+
+    A single member is not mapped but given its own rows: on a CPU, products and gathers with a leading axis of 1 make
+    an update up to 1.6 times as slow.
+    """
+    if count > 1:
+        return jax.vmap(function, in_axes)
+
+    def alone(*arguments: Any) -> Any:
+        first = lambda argument: jax.tree.map(lambda leaf: leaf[0], argument)
+        own = [x if axis is None else first(x) for x, axis in zip(arguments, in_axes, strict=True)]
+        return jax.tree.map(lambda leaf: leaf[None], function(*own))
+
+    return alone
 
 
 def with_population(config: RunConfig, varied: Mapping[str, Sequence[float]]) -> RunConfig:

@@ -25,7 +25,7 @@ from damorl.errors import NotFiniteError, UserError
 from damorl.experiment.config import RunConfig
 from damorl.experiment.describe import describe_run, remarks
 from damorl.experiment.evaluation import evaluate_actors
-from damorl.experiment.population import member_settings, sharing_fits, stacked_values, with_traced
+from damorl.experiment.population import member_settings, over_members, sharing_fits, stacked_values, with_traced
 from damorl.experiment.progress import Progress
 from damorl.experiment.recorder import Recorder, metric_rows
 from damorl.experiment.remember import model_hashes, noting_fits, remember
@@ -86,7 +86,7 @@ def make_epoch(config: RunConfig, problem: Problem) -> Epoch:
         state, metrics = jax.lax.scan(step, state, jax.random.split(update_key, config.loop.refresh_interval))
         return state, refresh_metrics, metrics
 
-    together = jax.vmap(one_member, in_axes=(0, None, 0, None, 0))
+    together = over_members(one_member, len(config.members), (0, None, 0, None, 0))
     return jax.jit(lambda state, data, keys, epoch: together(state, data, keys, epoch, varied), donate_argnums=0)
 
 
