@@ -17,11 +17,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from damorl.core.frozen import freeze
 from damorl.parts.critic import q_min
 from damorl.parts.dynamics import Dynamics, predict
 from damorl.parts.maximin import Gradients, MaximinSettings, Networks
 from damorl.parts.reference import sample_with_cost
 from damorl.types import Array, Key, Params, TerminationFn, Transition
+
+UNROLLED = 5
+"""Steps of a chain that are compiled one after the other: a loop's own work is a tenth of an update of small nets."""
 
 
 class World(NamedTuple):
@@ -50,6 +54,8 @@ def imagined_gradients(
     """The critic's of `others`, with the actor's from chains that begin at `actor_starts` of the rows `obs` `[B,
     obs_dim]`; its cost is that of their first step, `[actor_starts]`."""
     start = spread(obs, settings.actor_starts, world.elites.params.layers[0].kernel.shape[0])
+    params = world.elites.params
+    world = world._replace(elites=world.elites._replace(params=params._replace(layers=freeze(params.layers))))
 
     def loss(actor: Params) -> tuple[Array, Array]:
         value, cost = imagined_value(settings, nets._replace(actor=actor), world, start, key)
@@ -83,7 +89,8 @@ def imagined_value(
 
     alive = jnp.ones(start.shape[:2])
     weights = settings.gamma ** jnp.arange(settings.actor_horizon)
-    chain, costs = jax.lax.scan(step, Chain(start, alive, jnp.zeros_like(alive)), (weights, step_keys))
+    begin = Chain(start, alive, jnp.zeros_like(alive))
+    chain, costs = jax.lax.scan(step, begin, (weights, step_keys), unroll=UNROLLED)
     action, cost = sample_with_cost(nets.actor, chain.obs, last_key, nets.reference)
     rest = q_min(nets.critic, chain.obs, action) - nets.temperature * cost
     return chain.value + settings.gamma**settings.actor_horizon * chain.alive * rest, costs[0]
