@@ -24,7 +24,7 @@ USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv
               export SOURCE minari ID | train-behaviour TASK
   damorl theory [--cases N] [--json]                      the paper's theorems, checked exactly on random problems
   damorl paper [list | fig1 ... fig5 | table1 | table2] [--scale smoke|quick|full]    the paper's figures, made anew
-  damorl bench [--algo all|NAME] [--json]
+  damorl bench [--algo all|NAME...] [--compare CHECKOUT|JSON] [--json]
   damorl --version
 
 Each of them explains itself with --help. A built-in data set is made by whatever first needs it (--no-make: refused).

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -59,17 +61,20 @@ class BenchArgs:
       damorl bench
       damorl bench --algo trajectory-transformer
       damorl bench --json > bench.json
-      damorl bench --algo all
-      damorl bench --algo rambo --preset quick
+      damorl bench --algo all --preset quick --json > before.json
+      damorl bench --algo damo mopo sac --preset quick --compare ../old-checkout
+      damorl bench --algo all --preset quick --compare before.json
     """
 
-    algo: str = "damo"
-    """damo: every stage of it at full size; all: an update of every algorithm, side by side; an algorithm that plans:
-    plans per second; or the name of another."""
+    algo: tuple[str, ...] = ("damo",)
+    """damo: every stage of it at full size; all, or several names: an update of each, side by side; an algorithm that
+    plans: plans per second; or the name of another."""
     preset: str = "paper"
     """Settings of the algorithms that are measured side by side: paper, quick or smoke."""
     seconds: float = 3.0
     """Time spent on each measurement."""
+    compare: Path | None = None
+    """Another checkout of damorl, whose updates take turns with this one's; or the JSON of an earlier --algo all."""
     json: bool = False
     """Print JSON."""
 
@@ -77,20 +82,35 @@ class BenchArgs:
 def bench_verb(argv: list[str]) -> int:
     """`damorl bench`."""
     args = parse(BenchArgs, "bench", argv)
-    from damorl.experiment.config import find_algorithm
-
-    if args.algo == "damo":
-        from damorl.experiment.bench import format_bench, run_bench
-
-        figures, write = run_bench(args.seconds, quiet=args.json), format_bench
-    elif args.algo != "all" and find_algorithm(args.algo).planner is not None:
-        from damorl.experiment.bench_planner import format_planner_bench, run_planner_bench
-
-        figures, write = run_planner_bench(args.algo, args.seconds, args.json), format_planner_bench
-    else:
-        from damorl.experiment.bench_algorithms import format_algorithms_bench, run_algorithms_bench
-
-        names = () if args.algo == "all" else (args.algo,)
-        figures, write = run_algorithms_bench(names, args.seconds, args.json, args.preset), format_algorithms_bench
+    figures, write = measured(args)
     print_json(figures) if args.json else print(write(figures))
     return 0
+
+
+def measured(args: BenchArgs) -> tuple[dict[str, Any], Callable[[Any], str]]:
+    """The figures that were asked for, and what writes them as a table."""
+    from damorl.algos import ALGORITHMS
+    from damorl.experiment.config import find_algorithm
+
+    names = tuple(sorted(ALGORITHMS)) if args.algo == ("all",) else args.algo
+    algorithms = [find_algorithm(name) for name in names]
+    if args.compare is not None and not args.compare.is_file():
+        from damorl.experiment.bench_compare import compare_checkouts, format_comparison
+
+        return compare_checkouts(args.compare, names, args.seconds, args.preset, args.json), format_comparison
+    if args.compare is None and names == ("damo",):
+        from damorl.experiment.bench import format_bench, run_bench
+
+        return run_bench(args.seconds, quiet=args.json), format_bench
+    if args.compare is None and len(names) == 1 and algorithms[0].planner is not None:
+        from damorl.experiment.bench_planner import format_planner_bench, run_planner_bench
+
+        return run_planner_bench(names[0], args.seconds, args.json), format_planner_bench
+    from damorl.experiment.bench_algorithms import format_algorithms_bench, run_algorithms_bench
+
+    figures = run_algorithms_bench(names, args.seconds, args.json, args.preset)
+    if args.compare is None:
+        return figures, format_algorithms_bench
+    from damorl.experiment.bench_compare import compare_saved, format_comparison
+
+    return compare_saved(args.compare, figures), format_comparison
