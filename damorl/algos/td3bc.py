@@ -8,9 +8,8 @@
 weight is the paper's alpha: it multiplies the value, so 0 is behaviour cloning. The mean of |Q_1| is over the batch at
 (s, pi(s)) and carries no gradient. The actor and all three targets move on every `policy_delay`-th update only.
 
-The delay needs a count: the state holds it, every update computes the actor's step, and `where` keeps or drops it
-(optimiser state included). Under `vmap` over seeds `lax.cond` would be that same select; this way it is in sight. The
-price is an actor step thrown away every other update; what one update means stays what it is everywhere.
+The delay needs a count, which the state holds; what one update means stays what it is everywhere. Several seeds at once
+compute the actor's step on every update and drop it on the others (`lax.cond` under `vmap` is a select).
 
 States are standardised over the dataset, as in the released code; that is folded into the first layer of the actor
 that is evaluated and saved, which so takes states in their own units like every other.
@@ -132,7 +131,7 @@ def td_target(config: Config, state: State, batch: Transition, key: Key) -> Arra
 def actor_loss(actor: Params, critic: Params, batch: Transition, value_weight: float) -> tuple[Array, Metrics]:
     """`E ||pi(s) - a||^2 / action_dim - weight E[Q_1(s, pi(s))] / mean|Q_1|`, the paper's objective as a loss."""
     action = policy(actor, batch.obs).mode()
-    q = q_values(critic, batch.obs, action)[0]
+    q = q_values(jax.tree.map(lambda leaf: leaf[:1], critic), batch.obs, action)[0]
     scale = jax.lax.stop_gradient(jnp.mean(jnp.abs(q)))
     cloning = jnp.mean(jnp.square(action - batch.action))
     loss = cloning - value_weight * jnp.mean(q) / scale
@@ -146,18 +145,19 @@ def update(config: Config, problem: Problem, state: State, data: OfflineData, ke
     batch = batch._replace(obs=state.inputs.apply(batch.obs), next_obs=state.inputs.apply(batch.next_obs))
     target = td_target(config, state, batch, noise_key)
     critic, metrics = minimise(lambda p: sac.td_loss(p, batch, target), state.critic, adam(config.critic_lr))
-    actor, actor_metrics = minimise(
-        lambda p: actor_loss(p, critic.params, batch, config.value_weight), state.actor, adam(config.actor_lr)
-    )
+    objective = lambda p: actor_loss(p, critic.params, batch, config.value_weight)
+
+    def move() -> tuple[tuple[Learner, Params, Params], Metrics]:
+        actor, metrics = minimise(objective, state.actor, adam(config.actor_lr))
+        target_actor = polyak(state.target_actor, actor.params, config.tau)
+        return (actor, target_actor, polyak(state.target_critic, critic.params, config.tau)), metrics
+
+    def stay() -> tuple[tuple[Learner, Params, Params], Metrics]:
+        return (state.actor, state.target_actor, state.target_critic), objective(state.actor.params)[1]
+
     step = state.step + 1
-    old = (state.actor, state.target_actor, state.target_critic)
-    new = (
-        actor,
-        polyak(state.target_actor, actor.params, config.tau),
-        polyak(state.target_critic, critic.params, config.tau),
-    )
-    due = step % config.policy_delay == 0
-    actor, target_actor, target_critic = jax.tree.map(lambda n, o: jnp.where(due, n, o), new, old)
+    moved, actor_metrics = jax.lax.cond(step % config.policy_delay == 0, move, stay)
+    actor, target_actor, target_critic = moved
     average = polyak(state.average_actor, actor.params, config.actor_averaging)
     state = State(actor, average, target_actor, critic, target_critic, state.inputs, step)
     return state, metrics | actor_metrics
