@@ -7,12 +7,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from damorl.core.chunks import in_chunks
 from damorl.types import Array, Key, Metrics, TerminationFn, Transition
 
 WorldStep = Callable[[Array, Array, Key], tuple[Array, Array]]
 """`(obs, action, key) -> (next_obs, reward)`: `dynamics.sample_step` of some elites."""
 Revise = Callable[[Transition], Transition]
-"""What a step's rows `[B, ...]` become before they are followed and kept: a penalised reward (MOPO), a halt (MOReL)."""
+"""What a step's rows `[B, ...]` become before they are followed and kept, each by itself: a penalised reward (MOPO), a
+halt (MOReL)."""
 
 
 def rollout(
@@ -38,7 +40,7 @@ def rollout(
         next_obs, reward = world(obs, action, model_key)
         terminal = termination(obs, action, next_obs)
         rows = Transition(obs, action, reward, next_obs, terminal.astype(jnp.float32))
-        rows = rows if revise is None else revise(rows)
+        rows = rows if revise is None else in_chunks(revise, rows)
         keep = alive & jnp.all(jnp.isfinite(rows.next_obs), axis=-1) & jnp.isfinite(rows.reward)
         going_on = keep & (rows.terminal < 0.5)
         return (jnp.where(keep[:, None], rows.next_obs, obs), going_on), (rows, keep, reward - rows.reward)
