@@ -166,7 +166,7 @@ def value_problems(label: str, stored: Columns, cast: Columns, bounds: Bounds) -
 
 def _disorder(label: str, columns: Columns) -> Iterator[Problem]:
     consequence = "rows of different episodes would be joined"
-    if "episodes" in columns:
+    if len(columns.get("episodes", ())):
         episodes = columns["episodes"]
         first_rows = np.flatnonzero(np.append(True, episodes[1:] != episodes[:-1]))
         _, first_seen = np.unique(episodes[first_rows], return_index=True)

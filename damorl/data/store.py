@@ -15,6 +15,8 @@ from damorl.data.contents import COLUMNS, Contents, Metadata, Raw, Unreadable, f
 from damorl.data.names import ColumnMap, gather
 from damorl.files import atomic_file, writing
 
+MOST_COMPRESSED, UNSUSPICIOUS = 1100, 2**26
+"""Bytes that one stored byte can stand for (deflate: 1032), and how large an array of nothing may be."""
 EXTRAS = ("infos/qpos", "infos/qvel", "infos/action_log_probs")
 
 
@@ -33,18 +35,45 @@ def why_not_hdf5(path: Path, reason: Exception) -> str:
 
 def _read_column(file: h5py.File, name: str) -> np.ndarray | Unreadable | None:
     try:
+        if elsewhere := _link_elsewhere(file, name):
+            return Unreadable(elsewhere)
         if name not in file:
             return None
         item = file[name]
         if not isinstance(item, h5py.Dataset):
             return Unreadable("a group")
-        if item.shape is None:
-            return Unreadable("an array without a shape")
-        return np.asarray(item[()])
+        return Unreadable(fault) if (fault := _not_inside(item)) else np.asarray(item[()])
     except MemoryError:
         return Unreadable("more than fits in memory")
     except Exception as reason:
         return Unreadable(f"damaged or unsupported bytes ({first_line(reason)})")
+
+
+def _link_elsewhere(file: h5py.File, name: str) -> str | None:
+    """What is wrong if the path `name` leads out of the file; looked at without following it, which may never end."""
+    parts = name.split("/")
+    for length in range(1, len(parts) + 1):
+        link = file.get("/".join(parts[:length]), getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            return f"a link to {printable(link.path)} of another file, {printable(link.filename)}"
+    return None
+
+
+def _not_inside(item: h5py.Dataset) -> str | None:
+    """What is wrong with an array whose values are not in the file."""
+    if item.shape is None:
+        return "an array without a shape"
+    if item.external:
+        return f"an array that is stored in another file, {printable(item.external[0][0])}"
+    others = (
+        [source.file_name for source in item.virtual_sources() if source.file_name != "."] if item.is_virtual else []
+    )
+    if others:
+        return f"an array that is put together from other files ({printable(others[0])})"
+    size, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
+    if size > UNSUSPICIOUS and size > MOST_COMPRESSED * stored:
+        return f"an array of {size / 2**20:,.0f} MiB of which the file holds {stored / 2**10:,.0f} KiB"
+    return None
 
 
 def _read_metadata(file: h5py.File) -> Metadata:
@@ -63,7 +92,7 @@ def _read_metadata(file: h5py.File) -> Metadata:
         if isinstance(value, str | int | float):
             metadata[printable(name)] = value
 
-    group = file.get("metadata")
+    group = None if _link_elsewhere(file, "metadata") else file.get("metadata")
     if isinstance(group, h5py.Group):
         group.visititems(visit)
     return metadata
