@@ -12,11 +12,10 @@ import h5py
 import numpy as np
 
 from damorl.data.contents import COLUMNS, Contents, Metadata, Raw, Unreadable, first_line, printable
+from damorl.data.limits import size_fault
 from damorl.data.names import ColumnMap, gather
 from damorl.files import atomic_file, writing
 
-MOST_COMPRESSED, UNSUSPICIOUS = 1100, 2**26
-"""Bytes that one stored byte can stand for (deflate: 1032), and how large an array of nothing may be."""
 EXTRAS = ("infos/qpos", "infos/qvel", "infos/action_log_probs")
 
 
@@ -70,10 +69,7 @@ def _not_inside(item: h5py.Dataset) -> str | None:
     )
     if others:
         return f"an array that is put together from other files ({printable(others[0])})"
-    size, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
-    if size > UNSUSPICIOUS and size > MOST_COMPRESSED * stored:
-        return f"an array of {size / 2**20:,.0f} MiB of which the file holds {stored / 2**10:,.0f} KiB"
-    return None
+    return size_fault(item.size * item.dtype.itemsize, item.id.get_storage_size())
 
 
 def _read_metadata(file: h5py.File) -> Metadata:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
+import zipfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+from damorl.data import limits
 from damorl.data.datasets import load_dataset
 from damorl.errors import UserError
 
@@ -96,6 +99,26 @@ def test_well_compressed_zeros_are_read(tmp_path: Path) -> None:
         for key, value in arrays(rows).items():
             file.create_dataset(key, data=value, compression="gzip", chunks=True)
     assert load_dataset(tmp_path / "a.hdf5", "hopper").num_transitions > rows * 0.8
+
+
+def test_an_archive_that_declares_what_it_does_not_hold(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**9, 11)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("observations.npy", header.getvalue())
+        for key in ("actions", "rewards", "terminals", "timeouts"):
+            stored = io.BytesIO()
+            np.save(stored, arrays()[key])
+            archive.writestr(f"{key}.npy", stored.getvalue())
+    refused(tmp_path / "a.npz", "observations: .* found an array of 41,962 MiB of which the file holds 0 KiB")
+
+
+def test_more_than_half_of_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write(tmp_path / "a.hdf5").close()
+    np.savez(tmp_path / "a.npz", **arrays())
+    monkeypatch.setattr(limits, "machine_memory", lambda: 4000)
+    for kind in ("hdf5", "npz"):
+        refused(tmp_path / f"a.{kind}", "more than half of this machine's")
 
 
 @pytest.mark.parametrize("kind", ["npz", "hdf5"])
