@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from damorl.core.frozen import freeze
-from damorl.core.nets import apply_ensemble, apply_mlp, init_ensemble, init_mlp
+from damorl.core.nets import NormedMLP, apply_ensemble, apply_mlp, init_ensemble, init_mlp
 
 
 def test_values_and_slopes_are_those_of_the_layers() -> None:
@@ -31,6 +31,7 @@ def test_the_matrices_themselves_have_no_gradient() -> None:
 
 def test_members_keep_their_own() -> None:
     net, x = init_ensemble(jax.random.key(2), (3, 8, 2), 4), jax.random.normal(jax.random.key(3), (5, 3))
+    assert not isinstance(net, NormedMLP)
     np.testing.assert_allclose(apply_ensemble(freeze(net), x), apply_ensemble(net, x), rtol=1e-6)
     slope = lambda p: jax.grad(lambda rows: jnp.sum(jnp.square(apply_ensemble(p, rows))))(x)
     np.testing.assert_allclose(jax.jit(slope)(freeze(net)), slope(net), rtol=1e-5, atol=1e-6)

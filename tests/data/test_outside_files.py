@@ -115,7 +115,7 @@ def test_an_archive_that_declares_what_it_does_not_hold(tmp_path: Path) -> None:
 
 def test_more_than_half_of_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write(tmp_path / "a.hdf5").close()
-    np.savez(tmp_path / "a.npz", **arrays())
+    np.savez(tmp_path / "a.npz", **arrays())  # pyright: ignore[reportArgumentType]
     monkeypatch.setattr(limits, "machine_memory", lambda: 4000)
     for kind in ("hdf5", "npz"):
         refused(tmp_path / f"a.{kind}", "more than half of this machine's")
@@ -125,7 +125,7 @@ def test_more_than_half_of_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch
 def test_no_rows_but_a_column_of_episodes(kind: str, tmp_path: Path) -> None:
     empty = arrays(0) | {"episodes": np.zeros(0, np.int64)}
     if kind == "npz":
-        np.savez(tmp_path / "a.npz", **empty)
+        np.savez(tmp_path / "a.npz", **empty)  # pyright: ignore[reportArgumentType]
     else:
         with h5py.File(tmp_path / "a.hdf5", "w") as file:
             for key, value in empty.items():
