@@ -108,7 +108,7 @@ def measured(args: BenchArgs) -> tuple[dict[str, Any], Callable[[Any], str]]:
         return run_planner_bench(names[0], args.seconds, args.json), format_planner_bench
     from damorl.experiment.bench_algorithms import format_algorithms_bench, run_algorithms_bench
 
-    figures = run_algorithms_bench(names, args.seconds, args.json, args.preset)
+    figures = run_algorithms_bench(() if args.algo == ("all",) else names, args.seconds, args.json, args.preset)
     if args.compare is None:
         return figures, format_algorithms_bench
     from damorl.experiment.bench_compare import compare_saved, format_comparison
