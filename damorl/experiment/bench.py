@@ -6,7 +6,6 @@ The data is synthetic, of Hopper's shape. What is compared is measured in turns:
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,7 +23,16 @@ from damorl._version import __version__
 from damorl.algos import damo
 from damorl.algos.base import Algorithm, OfflineData, Problem
 from damorl.core.scaler import fit_standardiser
-from damorl.experiment.bench_clock import MIN_ROUNDS, clock, interleave, machine, matrix_job, peak_memory, product_flops
+from damorl.experiment.bench_clock import (
+    MIN_ROUNDS,
+    clock,
+    interleave,
+    machine,
+    matrix_job,
+    peak_memory,
+    product_flops,
+    teller,
+)
 from damorl.experiment.population import over_members
 from damorl.parts import dynamics, dynamics_fit
 from damorl.types import Key, Spec, Transition
@@ -185,7 +193,7 @@ def evaluation_rate(episodes: int) -> float | None:
 
 def run_bench(seconds: float = 3.0, quiet: bool = False, workload: Workload | None = None) -> dict[str, Any]:
     """Measure every stage for about `seconds`, after compiling. Progress goes to standard error unless `quiet`."""
-    say = (lambda text: None) if quiet else (lambda text: print(f"bench: {text}", file=sys.stderr, flush=True))
+    say = teller(quiet)
     workload = workload or full_workload()
     data, trainers = synthetic_data(workload.num_rows), []
     start = fresh_state(workload.config, data)

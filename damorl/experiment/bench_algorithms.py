@@ -7,7 +7,6 @@ calls and the matrix products that they are held against take turns. Nothing is 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from damorl.algos import ALGORITHMS
 from damorl.algos.base import OfflineData
 from damorl.data.datasets import load_dataset
 from damorl.experiment.bench import Seeds, Workload, fresh_state, full_workload, synthetic_data, update_flops
-from damorl.experiment.bench_clock import interleave, machine, matrix_job
+from damorl.experiment.bench_clock import interleave, machine, matrix_job, teller
 from damorl.experiment.config import defaults, find_algorithm
 from damorl.experiment.train import to_device
 from damorl.types import Transition
@@ -82,7 +81,7 @@ def run_algorithms_bench(
     `sizes` gives rows, updates per call and matrix sizes; what else a workload has is not used. Progress goes to
     standard error unless `quiet`. Raises UserError for an unknown name or preset.
     """
-    say = (lambda text: None) if quiet else (lambda text: print(f"bench: {text}", file=sys.stderr, flush=True))
+    say = teller(quiet)
     sizes, entries = sizes or full_workload(), []
     data = whole_data(sizes.num_rows)
     for name in names or sorted(ALGORITHMS):

@@ -60,6 +60,11 @@ def _jaxprs(value: Any) -> list[Any]:
     return [value] if hasattr(value, "eqns") else []
 
 
+def teller(quiet: bool) -> Callable[[str], None]:
+    """What tells people how far a measurement is, on standard error; nothing if `quiet`."""
+    return (lambda text: None) if quiet else (lambda text: print(f"bench: {text}", file=sys.stderr, flush=True))
+
+
 def clock(job: Callable[[], Any]) -> float:
     """Seconds of one call."""
     began = time.perf_counter()

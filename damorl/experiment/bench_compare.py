@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from damorl.errors import UserError
-from damorl.experiment.bench_clock import MIN_ROUNDS, machine
+from damorl.experiment.bench_clock import MIN_ROUNDS, machine, teller
 
 SIDE = Path(__file__).with_name("bench_side.py")
 HERE = SIDE.resolve().parents[2]
@@ -89,7 +89,7 @@ def compare_checkouts(
         raise UserError(
             f"{other}: expected a checkout of damorl or the JSON of a bench, found neither: give one of them"
         )
-    say = (lambda text: None) if quiet else (lambda text: print(f"bench: {text}", file=sys.stderr, flush=True))
+    say = teller(quiet)
     asked = {"algorithms": list(names), "preset": preset, "rows": rows, "updates": updates}
     sides: list[Side] = []
     try:
