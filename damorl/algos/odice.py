@@ -39,10 +39,9 @@ from damorl.core.divergence import DIVERGENCES, DivergenceName
 from damorl.core.optim import Learner, apply_gradients, init_learner, minimise, polyak, project_out
 from damorl.errors import UserError
 from damorl.parts.actor import cloning_loss, init_actor
+from damorl.parts.reward_scale import reward_scale
 from damorl.parts.value import init_value, v_min, v_values
 from damorl.types import Array, Key, Metrics, Params, Transition
-
-RETURN_RANGE = 1000.0  # what the range of episode returns is scaled to
 
 
 @dataclass(frozen=True)
@@ -104,16 +103,6 @@ def actor_optimiser(config: Config) -> optax.GradientTransformation:
     return optax.chain(optax.add_decayed_weights(config.actor_weight_decay), optax.adam(config.actor_lr))
 
 
-def reward_scale(config: Config, data: OfflineData) -> Array:
-    """The factor of the rewards. UserError where it depends on episodes and there is no complete one."""
-    if config.reward_scale is not None:
-        return jnp.float32(config.reward_scale)
-    if data.episode_returns is None:
-        raise UserError("reward_scale: expected a number, since the data hold no complete episode; found None: give 1")
-    spread = jnp.max(data.episode_returns) - jnp.min(data.episode_returns)
-    return RETURN_RANGE / jnp.where(spread > 0.0, spread, RETURN_RANGE)
-
-
 def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
     """Fresh networks."""
     actor_key, value_key = jax.random.split(key)
@@ -123,7 +112,7 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
         actor=init_learner(init_actor(actor_key, obs_dim, action_dim, config.actor_hidden), actor_optimiser(config)),
         value=init_learner(value, optax.adam(config.value_lr)),
         target_value=jax.tree.map(jnp.copy, value),
-        reward_scale=reward_scale(config, data),
+        reward_scale=reward_scale(config.reward_scale, data),
     )
 
 

@@ -31,11 +31,12 @@ import jax.numpy as jnp
 from damorl.algos.base import Algorithm, OfflineData, Problem, no_prepare, no_refresh
 from damorl.core import buffer as ring
 from damorl.core.nets import MLP, Dense
-from damorl.core.optim import Learner, adam, init_learner, minimise, polyak
+from damorl.core.optim import Learner, adam, init_learner
 from damorl.core.scaler import Standardiser, fit_standardiser
-from damorl.parts import sac
-from damorl.parts.actor import LOG_STD_MIN, init_actor, policy
+from damorl.parts import sac, td3
+from damorl.parts.actor import policy
 from damorl.parts.critic import init_critic, q_min, q_values
+from damorl.parts.td3 import init_deterministic_actor, smoothed_action
 from damorl.types import Array, Key, Metrics, Params, Transition
 
 TRACED = ("value_weight", "target_noise", "noise_clip", "tau", "actor_averaging", "actor_lr", "critic_lr")
@@ -85,13 +86,6 @@ class State(NamedTuple):
     """Updates made, int32 scalar."""
 
 
-def init_deterministic_actor(key: Key, obs_dim: int, action_dim: int, hidden: tuple[int, ...]) -> MLP:
-    """An actor whose log deviation is `LOG_STD_MIN` everywhere; nothing of TD3's losses reaches it, so it stays."""
-    *layers, (kernel, bias) = init_actor(key, obs_dim, action_dim, hidden)
-    last = Dense(kernel.at[:, action_dim:].set(0.0), bias.at[action_dim:].set(LOG_STD_MIN))
-    return (*layers, last)
-
-
 def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
     """Fresh networks, and the states' mean and deviation."""
     actor_key, critic_key = jax.random.split(key)
@@ -112,13 +106,6 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
         ),
         step=jnp.zeros((), jnp.int32),
     )
-
-
-def smoothed_action(config: Config, target_actor: Params, next_obs: Array, key: Key) -> Array:
-    """The target's action with clipped noise, `[B, action_dim]` (target policy smoothing, TD3, arXiv 1802.09477)."""
-    action = policy(target_actor, next_obs).mode()
-    noise = config.target_noise * jax.random.normal(key, action.shape)
-    return jnp.clip(action + jnp.clip(noise, -config.noise_clip, config.noise_clip), -1.0, 1.0)
 
 
 def td_target(config: Config, state: State, batch: Transition, key: Key) -> Array:
@@ -144,23 +131,10 @@ def update(config: Config, problem: Problem, state: State, data: OfflineData, ke
     batch = ring.sample_rows(data.rows, batch_key, config.batch_size)
     batch = batch._replace(obs=state.inputs.apply(batch.obs), next_obs=state.inputs.apply(batch.next_obs))
     target = td_target(config, state, batch, noise_key)
-    critic, metrics = minimise(lambda p: sac.td_loss(p, batch, target), state.critic, adam(config.critic_lr))
-    objective = lambda p: actor_loss(p, critic.params, batch, config.value_weight)
-
-    def move() -> tuple[tuple[Learner, Params, Params], Metrics]:
-        actor, metrics = minimise(objective, state.actor, adam(config.actor_lr))
-        target_actor = polyak(state.target_actor, actor.params, config.tau)
-        return (actor, target_actor, polyak(state.target_critic, critic.params, config.tau)), metrics
-
-    def stay() -> tuple[tuple[Learner, Params, Params], Metrics]:
-        return (state.actor, state.target_actor, state.target_critic), objective(state.actor.params)[1]
-
-    step = state.step + 1
-    moved, actor_metrics = jax.lax.cond(step % config.policy_delay == 0, move, stay)
-    actor, target_actor, target_critic = moved
-    average = polyak(state.average_actor, actor.params, config.actor_averaging)
-    state = State(actor, average, target_actor, critic, target_critic, state.inputs, step)
-    return state, metrics | actor_metrics
+    critic_loss = lambda critic: sac.td_loss(critic, batch, target)
+    return td3.step(
+        config, state, critic_loss, lambda actor, critic: actor_loss(actor, critic, batch, config.value_weight)
+    )
 
 
 def actor_in_own_units(state: State) -> MLP:

@@ -13,7 +13,6 @@ from jax.flatten_util import ravel_pytree
 
 from damorl.algos import odice
 from damorl.core.nets import NormedMLP
-from damorl.errors import UserError
 from damorl.parts.value import init_value, v_min, v_values
 
 CONFIG = odice.Config(hidden=(8,), actor_hidden=(8,), batch_size=8, gamma=0.9)
@@ -106,16 +105,6 @@ def test_cloning_weights_by_hand():
     np.testing.assert_allclose(odice.cloning_weight(CONFIG, y), [0.75, 1.0, 2.0, 100.0])
     released = replace(CONFIG, policy_weight="residual")
     np.testing.assert_allclose(odice.cloning_weight(released, y), [0.5, 0.5, 2.0, 100.0])
-
-
-def test_rewards_are_scaled_by_the_range_of_returns(data):
-    spread = data._replace(episode_returns=jnp.array([100.0, 350.0, 300.0]))
-    assert float(odice.reward_scale(CONFIG, spread)) == pytest.approx(4.0)
-    equal = data._replace(episode_returns=jnp.array([7.0, 7.0]))
-    assert float(odice.reward_scale(CONFIG, equal)) == 1.0
-    assert float(odice.reward_scale(replace(CONFIG, reward_scale=2.5), data)) == 2.5
-    with pytest.raises(UserError, match="reward_scale"):
-        odice.reward_scale(CONFIG, data)
 
 
 @pytest.mark.slow
