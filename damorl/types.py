@@ -28,6 +28,9 @@ TerminationFn = Callable[[Array, Array, Array], Array]
 REWARD_UNIT = {"unit": "reward"}
 """Metadata of a setting in units of reward: where a run scales its rewards, that setting is scaled with them."""
 
+SQUARED_REWARD_UNIT = {"unit": "squared reward"}
+"""The same for a weight that stands beside a squared error of values: scaled with the square of the rewards' factor."""
+
 
 class Transition(NamedTuple):
     """One or many environment steps; every field shares the leading axes `[*B]`.

@@ -2,7 +2,8 @@
 
 The algorithm sees data, termination rule and weights in these units and knows of none of it. What leaves the state is
 brought back: actors take raw observations, written metrics are in the data's own rewards. A weight in units of reward
-(`types.REWARD_UNIT`) is multiplied by the rewards' factor, so that a published value keeps its meaning.
+(`types.REWARD_UNIT`) is multiplied by the rewards' factor, one in squared rewards by its square, so that a published
+value keeps its meaning.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from damorl.algos.base import OfflineData, Problem
 from damorl.core.scaler import Standardiser, fit_standardiser
 from damorl.experiment.config import LoopConfig, RunConfig
 from damorl.parts.actor import on_raw_observations
-from damorl.types import REWARD_UNIT, Array, Metrics, Params, TerminationFn, Transition, Units
+from damorl.types import REWARD_UNIT, SQUARED_REWARD_UNIT, Array, Metrics, Params, TerminationFn, Transition, Units
 
 MEAN_REWARD = 0.3
 """The data's mean absolute reward after `reward_factor` auto."""
@@ -82,17 +83,25 @@ def auto_factor(reward: Array) -> float:
 
 
 def scale_weights(settings: Any, factor: float) -> Any:
-    """The algorithm's settings with those in units of reward multiplied by `factor`."""
-    fields = [field.name for field in dataclasses.fields(settings) if field.metadata == REWARD_UNIT]
-    given = {name: getattr(settings, name) for name in fields}
-    return dataclasses.replace(settings, **{name: factor * value for name, value in given.items() if value is not None})
+    """The algorithm's settings with those in units of reward multiplied by `factor`, or by its square."""
+    powers = reward_powers(settings)
+    given = {name: getattr(settings, name) for name in powers}
+    scaled = {name: factor ** powers[name] * value for name, value in given.items() if value is not None}
+    return dataclasses.replace(settings, **scaled)
 
 
 def scale_population(config: RunConfig, factor: float) -> dict[str, tuple[float, ...]]:
     """A population's values, as `scale_weights` does the settings that they stand for."""
-    scaled = {field.name for field in dataclasses.fields(config.algo_config) if field.metadata == REWARD_UNIT}
-    units = lambda name: factor if name in scaled else 1.0
+    powers = reward_powers(config.algo_config)
+    units = lambda name: factor ** powers.get(name, 0)
     return {name: tuple(units(name) * value for value in values) for name, values in config.population.items()}
+
+
+def reward_powers(settings: Any) -> dict[str, int]:
+    """The settings in units of reward, each with the power of reward that its unit is."""
+    fields = dataclasses.fields(settings)
+    powers = {field.name: 1 for field in fields if field.metadata == REWARD_UNIT}
+    return powers | {field.name: 2 for field in fields if field.metadata == SQUARED_REWARD_UNIT}
 
 
 def convert_data(data: OfflineData, units: Units) -> OfflineData:

@@ -191,10 +191,10 @@ def soft_next_value(
     return jax.lax.stop_gradient(q_min(target_critic, next_obs, action) - temperature * cost)
 
 
-def td_loss(critic: Params, batch: Transition, target: Array) -> tuple[Array, Metrics]:
-    """Squared Bellman error summed over critics (SAC Eq. 5); `target` is `[B]`."""
+def td_loss(critic: Params, batch: Transition, target: Array, weight: Array | float = 1.0) -> tuple[Array, Metrics]:
+    """Squared Bellman error summed over critics (SAC Eq. 5); `target` is `[B]`, and so is `weight`."""
     q = q_values(critic, batch.obs, batch.action)
-    loss = jnp.sum(jnp.mean(jnp.square(q - target[None]), axis=1))
+    loss = jnp.sum(jnp.mean(weight * jnp.square(q - target[None]), axis=1))
     return loss, {
         "critic/loss": loss,
         "critic/q_mean": jnp.mean(q),
