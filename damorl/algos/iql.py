@@ -4,8 +4,8 @@
     critic   min_Q   sum_j E[(r + gamma (1 - terminal) V(s') - Q_j(s, a))^2]                               (Eq. 6)
     actor    max_pi  E[min(exp(inverse_temperature (min_j Q'_j(s, a) - V(s))), 100) log pi(a|s)]           (Eq. 7)
 
-Every expectation is over the data, and so is every action: no value is asked for an action that the data have not. Q'
-is the target critic. As in the released code V moves first, actor and critic see the new V, the target moves last.
+Every state and action is the data's: the networks are never asked about an action outside them. Q' is the target
+critic. As in the released code V moves first, actor and critic see the new V, the target moves last.
 
 Rewards are multiplied by 1000 over the range of the episodes' returns, as the released code does for locomotion; the
 inverse temperature is meant in these units. The metrics are in the rewards that the run works in.

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from damorl.algos.base import Algorithm, OfflineData, Problem, no_prepare, no_refresh
+from damorl.algos.base import Algorithm, OfflineData, OnProgress, Problem, no_refresh
 from damorl.core.buffer import take
 from damorl.core.optim import Learner, adam, init_learner
 from damorl.errors import UserError
@@ -90,12 +90,7 @@ class State(NamedTuple):
 
 
 def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State:
-    """Fresh networks. UserError for data that do not say which rows follow each other."""
-    if data.episode is None:
-        raise UserError(
-            "rebrac: expected data that say which rows follow each other (episode), found none: its critic is compared "
-            "with the data's next action"
-        )
+    """Fresh networks."""
     actor_key, critic_key = jax.random.split(key)
     actor = td3.init_deterministic_actor(actor_key, *problem.spec, config.hidden)
     critic = init_critic(critic_key, *problem.spec, config.hidden, layer_norm=config.critic_layer_norm)
@@ -108,6 +103,18 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
         target_critic=copy(critic),
         step=jnp.zeros((), jnp.int32),
     )
+
+
+def prepare(
+    key: Key, config: Config, problem: Problem, state: State, data: OfflineData, on_progress: OnProgress
+) -> State:
+    """`state` as it is. UserError for data in which no row has a next action: the critic would learn nothing."""
+    if data.episode is None or not bool(jnp.any(next_action(data, jnp.arange(data.episode.shape[0]))[1])):
+        raise UserError(
+            "rebrac: expected rows in the order of time, of which some are followed by the next row of their episode, "
+            "found none: its critic needs the data's next actions; use td3bc for rows that stand alone"
+        )
+    return state
 
 
 def next_action(data: OfflineData, index: Array) -> tuple[Array, Array]:
@@ -163,5 +170,5 @@ def update(config: Config, problem: Problem, state: State, data: OfflineData, ke
 
 
 ALGORITHM = Algorithm(
-    "rebrac", Config, init, no_prepare, no_refresh, update, lambda state: state.average_actor, traced=TRACED
+    "rebrac", Config, init, prepare, no_refresh, update, lambda state: state.average_actor, traced=TRACED
 )

@@ -1,7 +1,7 @@
 """TD3 (arXiv 1802.09477): target policy smoothing, and the whole delayed step of a deterministic actor and its critics.
 
-An algorithm brings its critic's and its actor's loss; when who moves is the same for all: the critics on every update,
-the actor and all targets on every `policy_delay`-th.
+An algorithm brings its critic's and its actor's loss. The critics move on every update, the actor and all targets on
+every `policy_delay`-th.
 """
 
 from __future__ import annotations

@@ -167,9 +167,12 @@ def test_critics_are_normalised_by_default(problem, episodes):
     assert isinstance(rebrac.init(KEY, rebrac.Config(hidden=(8,)), problem, episodes).critic.params, NormedMLP)
 
 
-def test_data_without_episodes_are_refused(problem, data):
-    with pytest.raises(UserError, match="follow each other"):
-        rebrac.init(KEY, CONFIG, problem, data)
+def test_rows_that_stand_alone_are_refused(problem, data, episodes, before):
+    prepare = lambda rows: rebrac.prepare(KEY, CONFIG, problem, before, rows, lambda *_: None)
+    for rows in (data, data._replace(episode=jnp.arange(20, dtype=jnp.int32))):
+        with pytest.raises(UserError, match="order of time"):
+            prepare(rows)
+    assert prepare(episodes) is before
 
 
 def test_paper_preset_is_the_released_one():
