@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from damorl.data.datasets import Dataset
     from damorl.data.minari_export import export_minari
     from damorl.errors import UserError
+    from damorl.experiment.callbacks import Callback, EndEvent, Event, StartEvent, Stop
     from damorl.experiment.export import export_policy
     from damorl.experiment.exported import load_exported
     from damorl.experiment.result import Result, list_policies, load_policy
@@ -25,8 +26,13 @@ if TYPE_CHECKING:
     from damorl.world.tasks import Task, find_task, register_task
 
 __all__ = [
+    "Callback",
     "Dataset",
+    "EndEvent",
+    "Event",
     "Result",
+    "StartEvent",
+    "Stop",
     "Task",
     "UserError",
     "__version__",
@@ -47,8 +53,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Callback": "damorl.experiment.callbacks",
     "Dataset": "damorl.data.datasets",
+    "EndEvent": "damorl.experiment.callbacks",
+    "Event": "damorl.experiment.callbacks",
     "Result": "damorl.experiment.result",
+    "StartEvent": "damorl.experiment.callbacks",
+    "Stop": "damorl.experiment.callbacks",
     "Task": "damorl.world.tasks",
     "UserError": "damorl.errors",
     "compare": "damorl.report.paired",
@@ -70,8 +81,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import damorl` costs nothing."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'damorl' has no attribute '{name}'")
     from importlib import import_module
 
+    if name not in _HOMES:
+        raise AttributeError(f"module 'damorl' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)
