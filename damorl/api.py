@@ -145,7 +145,7 @@ def run_on(
             check_same_data(run_dir, dataset)
         if finished(run_dir):
             return summarise(run_dir)
-        return run_training(config, dataset, run_dir, quiet, without=("cache",) * refit, callbacks=callbacks)
+        return run_training(config, dataset, run_dir, quiet, without=("cache",) if refit else (), callbacks=callbacks)
 
 
 def check_same_data(run_dir: Path, dataset: Dataset) -> None:
