@@ -183,7 +183,7 @@ def train(args: argparse.Namespace, figures: dict[str, Any], missing: list[str],
     from damorl.api import check_same_data
     from damorl.experiment.config import dataset_key
     from damorl.experiment.train import train as run_training
-    from damorl.record import store
+    from damorl.record import ending, store
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(args.results.resolve() / "cache"))
@@ -198,7 +198,7 @@ def train(args: argparse.Namespace, figures: dict[str, Any], missing: list[str],
     say(f"{len(config.seeds)} seeds from update {before:,} of {config.loop.total_updates:,}, in {run_dir}")
     without = [word for name, word in TO_REPORT.items() if name in missing] + ["simulator"] * (not simulator)
     stop = deadline - reserve(figures, config, simulator)
-    if not (run_dir / store.RESULT).exists():
+    if not ending.finished(run_dir):
         run_training(config, dataset, run_dir, args.quiet, stop, without)
     return summarise(run_dir, before, missing)
 
@@ -227,7 +227,7 @@ def summarise(run_dir: Path, before: int, missing: list[str]) -> dict[str, Any]:
     import jax
 
     from damorl.files import atomic_file
-    from damorl.record import store
+    from damorl.record import ending, store
 
     path, rows = run_dir / "summary.json", store.read_metrics(run_dir)
     sessions = store.read_json(path)["sessions"] if path.exists() else []
@@ -245,7 +245,7 @@ def summarise(run_dir: Path, before: int, missing: list[str]) -> dict[str, Any]:
         "seeds": config["seeds"],
         "updates": done,
         "total_updates": config["loop"]["total_updates"],
-        "finished": (run_dir / store.RESULT).exists(),
+        "finished": ending.finished(run_dir),
         "updates_per_second": statistics.median(row["time/updates_per_second"] for row in rows),
         "metric": key,
         "mean_of_last_10": {seed: sum(values) / len(values) for seed, values in scores.items() if values},

@@ -12,22 +12,32 @@ from typing import TYPE_CHECKING, Any
 from damorl._version import __version__
 
 if TYPE_CHECKING:
+    from damorl import loggers
     from damorl.api import evaluate, select, train
     from damorl.data.datasets import Dataset
     from damorl.data.minari_export import export_minari
     from damorl.errors import UserError
+    from damorl.experiment.callbacks import Callback, EndEvent, Event, StartEvent, Stop
     from damorl.experiment.export import export_policy
     from damorl.experiment.exported import load_exported
     from damorl.experiment.result import Result, list_policies, load_policy
     from damorl.experiment.sources import find_problems, load_dataset
+    from damorl.experiment.stopping import EarlyStop, TimeBudget
     from damorl.report.paired import compare
     from damorl.sweeps.run import sweep
     from damorl.world.tasks import Task, find_task, register_task
 
 __all__ = [
+    "Callback",
     "Dataset",
+    "EarlyStop",
+    "EndEvent",
+    "Event",
     "Result",
+    "StartEvent",
+    "Stop",
     "Task",
+    "TimeBudget",
     "UserError",
     "__version__",
     "compare",
@@ -40,6 +50,7 @@ __all__ = [
     "load_dataset",
     "load_exported",
     "load_policy",
+    "loggers",
     "register_task",
     "select",
     "sweep",
@@ -47,9 +58,16 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Callback": "damorl.experiment.callbacks",
     "Dataset": "damorl.data.datasets",
+    "EarlyStop": "damorl.experiment.stopping",
+    "EndEvent": "damorl.experiment.callbacks",
+    "Event": "damorl.experiment.callbacks",
     "Result": "damorl.experiment.result",
+    "StartEvent": "damorl.experiment.callbacks",
+    "Stop": "damorl.experiment.callbacks",
     "Task": "damorl.world.tasks",
+    "TimeBudget": "damorl.experiment.stopping",
     "UserError": "damorl.errors",
     "compare": "damorl.report.paired",
     "evaluate": "damorl.api",
@@ -70,8 +88,10 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import damorl` costs nothing."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'damorl' has no attribute '{name}'")
     from importlib import import_module
 
+    if name == "loggers":
+        return import_module("damorl.loggers")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'damorl' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)

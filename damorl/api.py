@@ -13,6 +13,7 @@ import numpy as np
 
 from damorl.data.datasets import Dataset, cache_dir
 from damorl.errors import UserError
+from damorl.experiment.callbacks import Callback
 from damorl.experiment.config import RunConfig, resolve
 from damorl.experiment.describe import describe_episodes, simulator_of
 from damorl.experiment.evaluation import EVAL_SEED
@@ -21,6 +22,7 @@ from damorl.experiment.result import Result, load_layers, plans, summarise
 from damorl.experiment.sources import load_dataset
 from damorl.experiment.train import train as run_training
 from damorl.record import store
+from damorl.record.ending import finished
 from damorl.record.hold import held
 from damorl.record.members import describe, members_of
 from damorl.world.tasks import Task, find_task
@@ -35,24 +37,27 @@ def train(
     preset: str = "quick",
     seeds: Sequence[int] = (0,),
     out: str | Path = "runs",
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> Result:
     """Train and score in the simulator; returns the result with its run directory.
 
-    A built-in data set that is not on this machine is made first, unless `make=False`. `settings` may also hold
+    A built-in data set that is not on this machine is made first, unless `make=False`. `callbacks` are called while it
+    trains and may stop it early: see docs/callbacks.md. `settings` may also hold
     `task`, `resume`, `quiet`, `refit`, `population` (settings that vary within the run, with their values:
     `{"divergence_weight": [0.3, 1.0]}`, see docs/population.md), and any field of the loop's or the algorithm's config
     by its (dotted) name, with dots written as double underscores: `total_updates=20_000, dynamics__max_batches=2000`.
-    Raises UserError for unusable input.
+    Raises UserError for unusable input, and CallbackError for a callback that fails.
     """
     task, population = settings.pop("task", None), settings.pop("population", None) or {}
-    resume, quiet, refit = (settings.pop(name, False) for name in ("resume", "quiet", "refit"))
+    how = {name: settings.pop(name, False) for name in ("resume", "quiet", "refit")}
     make = settings.pop("make", True)
     name = dataset if isinstance(dataset, str) else dataset.name
     changes = {key.replace("__", "."): value for key, value in settings.items()}
     config = with_population(resolve(algo, name, preset, seeds, changes, task), population)
-    given = None if isinstance(dataset, str) else dataset
-    return run(config, Path(out), resume=resume, quiet=quiet, refit=refit, dataset=given, make=make)
+    if isinstance(dataset, str):
+        return run(config, Path(out), make=make, callbacks=callbacks, **how)
+    return run_on(config, dataset, Path(out), callbacks=callbacks, **how)
 
 
 def select(
@@ -90,21 +95,15 @@ def run(
     out: Path,
     resume: bool = False,
     quiet: bool = False,
-    dataset: Dataset | None = None,
     refit: bool = False,
     make: bool = True,
+    callbacks: Sequence[Callback] = (),
 ) -> Result:
-    """Run a resolved config below `out`, or continue it. A finished run is not run again: its result is returned.
-
-    BusyError if another process is making the same run in the same place.
-
-    With `refit` the dynamics are fitted even if the cache has them; with `make` a built-in data set that is not on this
-    machine is made first.
-    """
+    """`run_on` the data that the config names. With `make` a built-in data set that is not on this machine is made
+    first."""
     keep_compiled_programs()
-    if config.task not in (None, "none"):  # the path of a task file then holds from any directory
-        config = dataclasses.replace(config, task=find_task(config.task).name)
-    dataset = dataset or load_dataset(
+    config = with_full_task(config)
+    dataset = load_dataset(
         config.dataset,
         config.task,
         config.loop.dataset_steps,
@@ -113,14 +112,40 @@ def run(
         make=make,
         quiet=quiet,
     )
+    return run_on(config, dataset, out, resume, quiet, refit, callbacks)
+
+
+def with_full_task(config: RunConfig) -> RunConfig:
+    """The config with its task's whole name: the path of a task file then holds from any directory."""
+    if config.task in (None, "none"):
+        return config
+    return dataclasses.replace(config, task=find_task(config.task).name)
+
+
+def run_on(
+    config: RunConfig,
+    dataset: Dataset,
+    out: Path,
+    resume: bool = False,
+    quiet: bool = False,
+    refit: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Result:
+    """Run a resolved config below `out`, or continue it. A finished run is not run again: its result is returned, and
+    no callback hears of it.
+
+    With `refit` the dynamics are fitted even if the cache has them. BusyError if another process is making the same
+    run in the same place.
+    """
+    keep_compiled_programs()
+    config = with_full_task(config)
     with held(out / config.name()):
         run_dir = store.create_run_dir(out, config.name(), resume)
-        if (run_dir / store.RESULT).exists():
-            check_same_data(run_dir, dataset)
-            return summarise(run_dir)
         if (run_dir / store.CONFIG).exists():
             check_same_data(run_dir, dataset)
-        return run_training(config, dataset, run_dir, quiet, refit=refit)
+        if finished(run_dir):
+            return summarise(run_dir)
+        return run_training(config, dataset, run_dir, quiet, without=("cache",) if refit else (), callbacks=callbacks)
 
 
 def check_same_data(run_dir: Path, dataset: Dataset) -> None:

@@ -16,3 +16,7 @@ class BusyError(UserError):
 
 class LockedError(Exception):
     """Another process holds the lock."""
+
+
+class CallbackError(UserError):
+    """A user's callback failed; its own exception is the cause. The checkpoint that was there is untouched."""

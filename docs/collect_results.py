@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from damorl.record.ending import finished
 from damorl.record.store import read_json, read_metrics
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -30,13 +31,11 @@ def collect(run_dir: Path, name: str) -> None:
     if "--out" in command:
         at = command.index("--out")
         command = command[:at] + command[at + 2 :]
-    finished = (run_dir / "result.json").exists()
+    done = finished(run_dir)
     summary = {
         "command": " ".join([Path(command[0]).name, *command[1:]]),
-        "finished": finished,
-        "scores": {k: v for k, v in read_json(run_dir / "result.json").items() if k != "provenance"}
-        if finished
-        else None,
+        "finished": done,
+        "scores": {k: v for k, v in read_json(run_dir / "result.json").items() if k != "provenance"} if done else None,
         "git": provenance["git"],
         "versions": provenance["versions"],
         "python": provenance["python"],

@@ -27,7 +27,7 @@ FLOORS = [  # from the ground up; a room uses only rooms below it
     ["algos", "data"],
     ["behaviour"],
     ["experiment"],
-    ["api"],
+    ["api", "loggers"],
     ["sweeps"],
     ["paper"],
     ["cli"],

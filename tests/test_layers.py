@@ -36,11 +36,12 @@ ALLOWED: dict[str, set[str]] = {
     "record": {"types", "errors", "files", "_version"},
     "report": _CORE | {"record"},
     "experiment": _LEARN | _LIVE | {"_version", "record", "report"},
+    "loggers": {"errors", "record", "experiment"},
     "api": _HOUSE,
     "sweeps": _HOUSE | {"api"},
-    "": _HOUSE | {"api", "sweeps"},  # damorl/__init__.py
+    "": _HOUSE | {"loggers", "api", "sweeps"},  # damorl/__init__.py
     "paper": _HOUSE | {"api", "sweeps"},
-    "cli": _HOUSE | {"api", "", "paper", "sweeps"},
+    "cli": _HOUSE | {"loggers", "api", "", "paper", "sweeps"},
     "__main__": {"cli"},
 }
 # Inside `algos` only these see the algorithms; an algorithm sees these and no other algorithm.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -40,6 +40,8 @@ class TrainArgs:
     """Fit the dynamics, also where a stored model has the same data, settings and seed."""
     make: bool = True
     """Make a built-in dataset that is not on this machine, once and on all cores. Without: refuse."""
+    log: tuple[Literal["wandb", "mlflow"], ...] = ()
+    """Trackers to log to as well: wandb (needs damorl[wandb]), mlflow (needs damorl[mlflow])."""
     json: bool = False
     """Print the result as JSON, without progress bars."""
 
@@ -51,7 +53,8 @@ examples:
   damorl train bc --dataset ~/data/hopper_medium-v2.hdf5 --preset quick
   damorl train damo --preset smoke --divergence-weight 1.0 --data-alignment False
   damorl train damo --population divergence_weight=0.3,1,3 --population actor_lr=1e-4,3e-4 --seeds 0 1
-  damorl train damo --dataset mydata.hdf5 --task hopper --resume"""
+  damorl train damo --dataset mydata.hdf5 --task hopper --resume
+  damorl train damo --seeds 0 1 2 --log wandb"""
 
 
 def train_verb(argv: list[str]) -> int:
@@ -60,6 +63,7 @@ def train_verb(argv: list[str]) -> int:
     from damorl.experiment.config import LoopConfig, RunConfig, defaults
     from damorl.experiment.population import parse_population, with_population
     from damorl.experiment.result import format_table
+    from damorl.loggers import make_loggers
 
     first = peek(argv)
     loop, algo_config = defaults(first.algo, first.preset, first.dataset)
@@ -92,7 +96,8 @@ def train_verb(argv: list[str]) -> int:
         args.action_bounds,
     )
     config = with_population(config, parse_population(args.population))
-    result = run(config, args.out, resume=args.resume, quiet=args.json, refit=args.refit, make=args.make)
+    callbacks = make_loggers(args.log)
+    result = run(config, args.out, args.resume, args.json, args.refit, args.make, callbacks)
     summary = result.summary | {"run_dir": str(result.run_dir), "curves": str(result.curves)}
     print_json(summary) if args.json else print("\n" + format_table(result))
     return 0

@@ -51,7 +51,7 @@ def export_policy(
         raise UserError(f"unknown export format {kind!r}: choose one of {', '.join(SUFFIXES)}")
     layers, config = load_layers(run_dir, seed, step, setting), store.read_json(run_dir / store.CONFIG)
     chosen = find_member(config, seed, setting, run_dir)
-    path = default_path(run_dir, kind, chosen, step_of(run_dir, config, step)) if out is None else Path(out)
+    path = default_path(run_dir, kind, chosen, step_of(run_dir, step)) if out is None else Path(out)
     check_place(path, kind)
     graph = make_graph(layers, config, run_dir)
     program = to_onnx(graph) if kind == "onnx" else to_stablehlo(graph)

@@ -16,6 +16,7 @@ import numpy as np
 
 from damorl.experiment.result import LAST
 from damorl.record import store
+from damorl.record.ending import final_step
 from damorl.record.members import Member, describe
 
 FORMAT, VERSION = "damorl policy", 1
@@ -31,10 +32,9 @@ ROUNDING = (
 )
 
 
-def step_of(run_dir: Path, config: dict[str, Any], step: int | None) -> int | None:
-    """The gradient updates behind a policy; None for the last policy of a run that is not finished."""
-    finished = (run_dir / store.RESULT).exists()
-    return config["loop"]["total_updates"] if step is None and finished else step
+def step_of(run_dir: Path, step: int | None) -> int | None:
+    """The gradient updates behind a policy; None for the last policy of a run that has no end yet."""
+    return final_step(run_dir) if step is None else step
 
 
 def score_of(run_dir: Path, config: dict[str, Any], member: Member, step: int | None) -> dict[str, Any] | None:
@@ -59,7 +59,7 @@ def make_card(run_dir: Path, member: Member, step: int | None, kind: str, comman
     """Everything but the sizes and bounds, which the graph knows. `command` is what exported it."""
     config, provenance = (store.read_json(run_dir / name) for name in (store.CONFIG, store.PROVENANCE))
     data = config["data"]
-    step = step_of(run_dir, config, step)
+    step = step_of(run_dir, step)
     return {
         "format": FORMAT,
         "version": VERSION,

@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from damorl.experiment.callbacks import Callback, EndEvent, Event, StartEvent
 from damorl.record import store
 from damorl.record.members import Member
 from damorl.types import Metrics
 
 
-class Recorder:
-    """Writes metrics to the run directory: JSON lines first, TensorBoard beside it."""
+class MetricsFile(Callback):
+    """Writes every row to metrics.jsonl."""
 
-    def __init__(self, run_dir: Path, members: Sequence[Member], resumed_at: int, tensorboard: bool = True) -> None:
-        self.run_dir, self.members = run_dir, members
-        self.boards = [store.open_tensorboard(run_dir, m.folder, resumed_at + 1) for m in members if tensorboard]
+    def on_epoch(self, event: Event) -> None:
+        """On the disk when this returns."""
+        store.append_metrics(event.run_dir, event.rows)
 
-    def write(self, step: int, rows: list[dict[str, float]]) -> None:
-        """One row per member at `step`, which is a number of gradient updates."""
-        full = [{"step": step} | member.marks | row for member, row in zip(self.members, rows, strict=True)]
-        store.append_metrics(self.run_dir, full)
-        for board, row in zip(self.boards, full, strict=False):  # without TensorBoard there are none
+
+class Boards(Callback):
+    """Writes every row as TensorBoard events, those of each member into a folder of its own."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members, self.boards = members, list[store.TensorBoard]()
+
+    def on_start(self, event: StartEvent) -> None:
+        """Open the event files."""
+        for member in self.members:
+            self.boards.append(store.open_tensorboard(event.run_dir, member.folder, event.step + 1))
+
+    def on_epoch(self, event: Event) -> None:
+        """On the disk when this returns."""
+        for board, row in zip(self.boards, event.rows, strict=True):
             board.write(row)
 
-    def close(self) -> None:
+    def on_end(self, event: EndEvent) -> None:
         """Close the event files."""
-        for board in self.boards:
-            board.close()
+        while self.boards:
+            self.boards.pop().close()
 
 
 def metric_rows(num_members: int, *groups: Metrics) -> list[dict[str, float]]:
@@ -40,3 +50,8 @@ def metric_rows(num_members: int, *groups: Metrics) -> list[dict[str, float]]:
         for row, mean in zip(rows, means, strict=True):
             row[name] = float(mean)
     return rows
+
+
+def marked(step: int, members: Sequence[Member], rows: Sequence[Mapping[str, float]]) -> list[store.Row]:
+    """The rows with the number of gradient updates and what says whose they are."""
+    return [{"step": step} | member.marks | dict(row) for member, row in zip(members, rows, strict=True)]

@@ -12,7 +12,7 @@ import numpy as np
 from damorl.behaviour.host_policy import NumpyPolicy, act, from_arrays, to_arrays
 from damorl.errors import UserError
 from damorl.files import atomic_file, writing
-from damorl.record import store
+from damorl.record import ending, store
 from damorl.record.members import Member, describe, find_member, members_of, settings_of
 
 POLICIES = "policies.safetensors"
@@ -22,11 +22,17 @@ LAST = 10  # evaluations averaged for the score to quote, as OfflineRL-Kit, MOBI
 
 @dataclass(frozen=True)
 class Result:
-    """Scores of a finished run."""
+    """Scores of a run that is finished, or was stopped by a callback."""
 
     run_dir: Path
     summary: dict[str, Any]
     """As stored in result.json."""
+
+    @property
+    def stopped(self) -> ending.Stopped | None:
+        """Which callback stopped the run, and why; None if it made all its updates."""
+        told = self.summary.get(ending.STOPPED)
+        return None if told is None else ending.Stopped(told["by"], told["reason"])
 
     @property
     def curves(self) -> Path:
@@ -65,11 +71,12 @@ def kept_policy_path(run_dir: Path, step: int) -> Path:
 
 
 def list_policies(run_dir: Path | str) -> dict[int, Path]:
-    """The files of the kept policies by their step, ascending; the last policy of a finished run is among them."""
+    """The files of the kept policies by their step, ascending; the last one of a run that ended is among them."""
     run_dir = Path(run_dir)
     kept = {int(path.stem.removeprefix("step_")): path for path in (run_dir / KEPT).glob("step_*.safetensors")}
-    if (run_dir / store.RESULT).exists() and (run_dir / POLICIES).exists():
-        kept.setdefault(store.read_json(run_dir / store.CONFIG)["loop"]["total_updates"], run_dir / POLICIES)
+    last = ending.final_step(run_dir)
+    if last is not None and (run_dir / POLICIES).exists():
+        kept.setdefault(last, run_dir / POLICIES)
     return dict(sorted(kept.items()))
 
 
@@ -90,7 +97,7 @@ def run_dirs_in(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         own = [path]
         if not (path / store.CONFIG).exists() and path.is_dir():
-            inside = sorted(result.parent for result in path.glob(f"*/{store.RESULT}"))
+            inside = filter(ending.finished, sorted(result.parent for result in path.glob(f"*/{store.RESULT}")))
             own = [run_dir for run_dir in inside if not plans(store.read_json(run_dir / store.CONFIG))]
             if not own:
                 raise UserError(
@@ -152,8 +159,11 @@ def load_policy(
     return lambda obs: act(layers, np.asarray(obs, np.float32), None)
 
 
-def summarise(run_dir: Path) -> Result:
-    """Read the metrics back and write result.json: last evaluation, mean of the last ten, best (not to be quoted)."""
+def summarise(run_dir: Path, stop: ending.Stopped | None = None, step: int = 0) -> Result:
+    """Read the metrics back and write result.json: last evaluation, mean of the last ten, best (not to be quoted).
+
+    Of a run that a callback stopped after `step` updates it says `stop`, too, and the scores are those so far.
+    """
     config = store.read_json(run_dir / store.CONFIG)
     rows = [row for row in store.read_metrics(run_dir) if "eval/return_mean" in row]
     key = "eval/score" if rows and "eval/score" in rows[0] else "eval/return_mean"
@@ -162,7 +172,8 @@ def summarise(run_dir: Path) -> Result:
         "dataset": config["data"]["name"],
         "dataset_sha256": config["data"]["sha256"],
         "metric": key,
-        "updates": config["loop"]["total_updates"],
+        "updates": config["loop"]["total_updates"] if stop is None else step,
+        **({} if stop is None else {ending.STOPPED: stop._asdict()}),
         "num_seeds": len(config["seeds"]),
         **scores(config, rows, key),
         "eval_share": eval_share(store.read_metrics(run_dir)),
@@ -212,10 +223,11 @@ def eval_share(rows: list[dict[str, Any]]) -> float | None:
 
 def format_table(result: Result) -> str:
     """The score table, as plain text."""
-    summary = result.summary
+    summary, stop = result.summary, result.stopped
     unit = "normalised score" if summary["metric"] == "eval/score" else "return"
     lines = [
         f"{summary['algo']} on {summary['dataset']}, {summary['updates']:,} updates ({unit})",
+        *([] if stop is None else [f"stopped by {stop.by}: {stop.reason} (--resume continues)"]),
         "",
         f"{'seed':>8} {'mean of last 10':>16} {'last':>8} {'best (do not quote)':>21}",
     ]
@@ -229,7 +241,7 @@ def format_table(result: Result) -> str:
             mean, spread = own["last_10_mean"], own["last_10_std"]
             lines.append(f"{'mean':>8} {mean:>16.1f} +- {spread:.1f} over {summary['num_seeds']} seeds")
     if not entries:
-        lines.append("no simulator is known for this data: not evaluated")
+        lines.append("not evaluated yet" if stop else "no simulator is known for this data: not evaluated")
     elif (count := min(entry["evaluations"] for entry in entries)) < LAST:
         lines.append(f"(only {count} evaluations so far are averaged, not {LAST})")
     return "\n".join([*lines, "", f"run:    {result.run_dir}", f"curves: {result.curves}"])

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +19,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from damorl.algos.base import OfflineData, Problem
 from damorl.core.nets import MLP, Dense
 from damorl.data.datasets import Dataset
 from damorl.errors import UserError
+from damorl.experiment.progress import bar
 from damorl.experiment.ranking import choose, rank_correlation
 from damorl.experiment.result import list_policies, load_layers, require_network
 from damorl.experiment.sources import load_dataset
@@ -85,7 +84,7 @@ class Run:
     """A run directory with policies to choose from."""
 
     run_dir: Path
-    config: dict[str, Any]
+    config: Mapping[str, Any]
     settings: SelectConfig
     """With this run's discount."""
     kept: tuple[tuple[int, Member], ...]
@@ -141,9 +140,14 @@ def read_run(run_dir: Path, settings: SelectConfig) -> Run:
         raise UserError(
             f"{run_dir}: expected kept policies to choose from, found none: finish the run first (--resume)"
         )
+    kept = tuple((step, member) for step in steps for member in members_of(config))
+    return Run(run_dir, config, with_discount(settings, config), kept)
+
+
+def with_discount(settings: SelectConfig, config: Mapping[str, Any]) -> SelectConfig:
+    """The settings with the discount that both estimates of this run take."""
     gamma = config["algo_config"].get("gamma", DEFAULT_GAMMA) if settings.gamma is None else settings.gamma
-    settings = dataclasses.replace(settings, gamma=gamma, fqe=dataclasses.replace(settings.fqe, gamma=gamma))
-    return Run(run_dir, config, settings, tuple((step, member) for step in steps for member in members_of(config)))
+    return dataclasses.replace(settings, gamma=gamma, fqe=dataclasses.replace(settings.fqe, gamma=gamma))
 
 
 def read_selection(run: Run) -> dict[str, Any] | None:
@@ -160,9 +164,10 @@ def read_selection(run: Run) -> dict[str, Any] | None:
     return found if same and kept == [{"step": step} | member.marks for step, member in run.kept] else None
 
 
-def gather(run: Run, source: Path | str | None, quiet: bool, make: bool = True) -> Evidence:
-    """The run's data, and a model fitted to it."""
-    dataset, settings = load_run_dataset(run, source, make, quiet), run.settings
+def gather(run: Run, source: Dataset | Path | str | None, quiet: bool, make: bool = True) -> Evidence:
+    """The run's data, loaded if they are not given, and a model fitted to them."""
+    dataset = source if isinstance(source, Dataset) else load_run_dataset(run, source, make, quiet)
+    settings = run.settings
     data = to_device(dataset)
     key = jax.random.fold_in(jax.random.key(settings.seed), MODEL_STREAM)
     with bar("dynamics", settings.dynamics.max_batches, "batch", quiet) as advance:
@@ -199,17 +204,6 @@ def load_run_dataset(run: Run, source: Path | str | None, make: bool = True, qui
     return dataset
 
 
-@contextmanager
-def bar(name: str, total: int | None, unit: str, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar, as a function that is told how far things are."""
-    with tqdm(total=total, desc=name, unit=unit, disable=quiet) as progress:
-
-        def advance(done: int) -> None:
-            progress.update(done - progress.n)
-
-        yield advance
-
-
 def judge(run: Run, evidence: Evidence, quiet: bool) -> dict[str, Any]:
     """Both estimates of every kept policy beside its score; written to `selection.json`."""
     actors = stack_actors([load_layers(run.run_dir, m.seed, step, m.setting) for step, m in run.kept])
@@ -218,11 +212,8 @@ def judge(run: Run, evidence: Evidence, quiet: bool) -> dict[str, Any]:
     model = imagined_values(run, evidence, actors, horizon, quiet)
     metric, scores = real_scores(run)
     policies = [
-        member.marks
-        | {"step": step}
-        | {"fqe": known(fqe.value[i]), "model_value": known(model.mean[i]), "model_std": known(model.std[i])}
-        | {"score": scores.get((step, member.seed, member.setting))}
-        for i, (step, member) in enumerate(run.kept)
+        row | {"score": scores.get((step, member.seed, member.setting))}
+        for row, (step, member) in zip(policy_rows(run, fqe, model), run.kept, strict=True)
     ]
     dataset = evidence.dataset
     selection = {
@@ -241,6 +232,14 @@ def judge(run: Run, evidence: Evidence, quiet: bool) -> dict[str, Any]:
     }
     store.write_json(run.run_dir / SELECTION, selection)
     return store.plain(selection)
+
+
+def policy_rows(run: Run, fqe: FQEResult | None, model: ModelValue | None) -> list[dict[str, Any]]:
+    """Every kept policy with its estimates; None for one that diverged or was not made."""
+    columns = {"fqe": getattr(fqe, "value", None)}
+    columns |= {"model_value": getattr(model, "mean", None), "model_std": getattr(model, "std", None)}
+    estimates = lambda i: {name: None if column is None else known(column[i]) for name, column in columns.items()}
+    return [member.marks | {"step": step} | estimates(i) for i, (step, member) in enumerate(run.kept)]
 
 
 def stack_actors(actors: list[Any]) -> MLP:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection
-from contextlib import closing
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from damorl.algos.base import OfflineData, OnProgress, Problem
+from damorl.algos.base import OfflineData, Problem
 from damorl.data.datasets import Dataset
-from damorl.errors import NotFiniteError, UserError
+from damorl.errors import NotFiniteError
+from damorl.experiment.callbacks import Callback, Callbacks, Status
 from damorl.experiment.config import RunConfig
 from damorl.experiment.describe import describe_run, remarks
 from damorl.experiment.evaluation import evaluate_actors
 from damorl.experiment.population import member_settings, over_members, sharing_fits, stacked_values, with_traced
-from damorl.experiment.progress import Progress
-from damorl.experiment.recorder import Recorder, metric_rows
+from damorl.experiment.progress import Progress, until
+from damorl.experiment.recorder import Boards, MetricsFile, marked, metric_rows
 from damorl.experiment.remember import model_hashes, noting_fits, remember
 from damorl.experiment.result import POLICIES, Result, kept_policy_path, save_policies, summarise
 from damorl.experiment.units import Work, in_units, own_actor, own_metrics
 from damorl.parts.start import rank_episodes
-from damorl.record import checkpoint, store
+from damorl.record import checkpoint, ending, store
 from damorl.types import Key, Metrics, Recall, Transition, Units
 from damorl.world.evaluate import Evaluator
 from damorl.world.tasks import never_ended
@@ -100,20 +100,6 @@ def init_state(config: RunConfig, problem: Problem, data: OfflineData) -> Any:
     )  # data as an argument: XLA would fold a constant
 
 
-def until(deadline: float | None, on_progress: OnProgress) -> OnProgress:
-    """`on_progress`, which also ends the stage at the deadline with a UserError: half a stage is of no use."""
-
-    def checked(stage: str, done: int, total: int | None, figures: dict[str, float]) -> None:
-        on_progress(stage, done, total, figures)
-        if deadline is not None and time.monotonic() >= deadline and done != total:
-            raise UserError(
-                f"the {stage} stage was not finished in the given time, after {done} batches, and nothing of it is "
-                "kept: give more time, fewer seeds, or fewer dynamics.max_batches"
-            )
-
-    return checked
-
-
 def prepare_states(
     config: RunConfig,
     problem: Problem,
@@ -137,7 +123,7 @@ def prepare_states(
         noting = noting_fits(problem, partial(fits.__setitem__, str(members[index].seed)))
         own = config.algorithm.prepare(key, member_settings(config, members[index]), noting, own, data, on_progress)
         prepared.append(own)
-    progress.end_stage()
+    progress.close()
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *prepared)
 
 
@@ -172,17 +158,21 @@ def keep_policies(config: RunConfig, run_dir: Path, actors: list[Any], step: int
         save_policies(kept_policy_path(run_dir, step), actors, config.members)
 
 
-def start_or_resume(
-    work: Work, identity: dict[str, str], run_dir: Path, progress: Progress, deadline: float | None = None
-) -> tuple[Any, int]:
-    """The state to continue from and its update count; without a checkpoint, a freshly prepared one at 0."""
+def restore_run(
+    work: Work, identity: dict[str, str], run_dir: Path, on_warning: Callable[[str], None]
+) -> tuple[Any, int] | None:
+    """The state to continue from and its update count, None without a checkpoint; later metrics are dropped."""
     template = jax.eval_shape(partial(init_state, *work))
-    restored = checkpoint.restore(run_dir / "checkpoint", template, identity, progress.warn)
-    if restored is not None:
-        state, step = restored
-        store.truncate_metrics(run_dir, step)
-        return state, step
-    store.truncate_metrics(run_dir, -1)
+    restored = checkpoint.restore(run_dir / "checkpoint", template, identity, on_warning)
+    store.truncate_metrics(run_dir, -1 if restored is None else restored[1])
+    ending.forget_stop(run_dir)
+    return restored
+
+
+def prepare_run(
+    work: Work, identity: dict[str, str], run_dir: Path, progress: Progress, deadline: float | None = None
+) -> Any:
+    """A freshly prepared state, saved as that of update 0."""
     began, fits = time.perf_counter(), dict[str, Any]()
     state = prepare_states(*work, init_state(*work), progress, deadline, fits)
     told = {"prepare_seconds": time.perf_counter() - began, "sha256": model_hashes(work.config, state)}
@@ -191,17 +181,74 @@ def start_or_resume(
         settings = dataclasses.asdict(work.config.algo_config.dynamics)
         store.write_json(run_dir / store.DYNAMICS, {"settings": settings, "seeds": fits})
     checkpoint.save(run_dir / "checkpoint", state, 0, identity)
-    return state, 0
+    return state
 
 
-def finish(config: RunConfig, run_dir: Path, actors: list[Any], step: int, curves: bool) -> Result:
-    """Policies and picture of where the run stands, and its result if that is the end."""
-    save_policies(run_dir / POLICIES, actors, config.members)
+def one_epoch(
+    work: Work, epoch_fn: Epoch, keys: Key, state: Any, step: int, run_dir: Path
+) -> tuple[Any, list[dict[str, float]]]:
+    """The state an epoch after `step`, and each member's means. NotFiniteError if one is no number."""
+    began, interval = time.perf_counter(), work.config.loop.refresh_interval
+    state, refreshed, updates = epoch_fn(state, work.data, keys, step // interval)
+    check_finite(updates, work.config, step, run_dir)
+    groups = (own_metrics(metrics, work.data.units) for metrics in (refreshed, updates))
+    rows = metric_rows(len(work.config.members), *groups)
+    seconds = time.perf_counter() - began
+    times = {"time/updates_per_second": interval / seconds, "time/train_seconds": seconds}
+    return state, [row | times for row in rows]
+
+
+def run_epochs(
+    work: Work,
+    identity: dict[str, str],
+    dataset: Dataset,
+    told: Callbacks,
+    start: tuple[Any, int],
+    deadline: float | None,
+    evaluator: Evaluator | None,
+) -> tuple[Any, int]:
+    """Train from a state and its update count to the last update, the deadline or a callback's stop: where it stands.
+
+    That state is on the disk.
+    """
+    config, problem, data = work
+    (state, step), run_dir, loop = start, told.run_dir, config.loop
+    epoch_fn, keys = make_epoch(config, problem), member_keys(config)
+    saved, late = time.monotonic(), False
+    while step < loop.total_updates and not late and told.stopped is None:
+        state, rows = one_epoch(work, epoch_fn, keys, state, step, run_dir)
+        step += loop.refresh_interval
+        evaluated = step % loop.eval_interval == 0
+        if evaluated:
+            actors = host_actors(config, state, data.units)
+            keep_policies(config, run_dir, actors, step)
+            rows = evaluate_actors(config, dataset, evaluator, actors, rows, step)
+        told.epoch(step, marked(step, config.members, rows), evaluated)
+        now = time.monotonic()
+        late = deadline is not None and now >= deadline
+        due = late or told.stopped is not None or now - saved >= CHECKPOINT_SECONDS
+        if due or step % loop.checkpoint_interval == 0 or step == loop.total_updates:
+            checkpoint.save(run_dir / "checkpoint", state, step, identity)
+            saved = time.monotonic()
+            told.saved()
+    return state, step
+
+
+def finish(
+    work: Work, run_dir: Path, state: Any, step: int, stop: ending.Stopped | None, curves: bool
+) -> tuple[Status, Result]:
+    """Policies and picture of where the run stands, and its result if that is the end or a callback stopped it."""
+    save_policies(run_dir / POLICIES, host_actors(work.config, state, work.data.units), work.config.members)
+    store.append_metrics(run_dir, [])  # there is a file, too, if the run was stopped before its first epoch
     if curves:
         from damorl.report.curves import draw_curves
 
         draw_curves(run_dir)
-    return summarise(run_dir) if step >= config.loop.total_updates else Result(run_dir, {"stopped_at": step})
+    if step >= work.config.loop.total_updates:
+        return "finished", summarise(run_dir)
+    if stop is not None:
+        return "stopped", summarise(run_dir, stop, step)
+    return "paused", Result(run_dir, {"stopped_at": step})
 
 
 def train(
@@ -211,50 +258,36 @@ def train(
     quiet: bool = False,
     deadline: float | None = None,
     without: Collection[str] = (),
-    refit: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> Result:
     """Run `config` on `dataset` in `run_dir` (made by `store.create_run_dir`), or continue what is there.
 
     The first epoch that ends after `deadline` (of `time.monotonic`) is saved and ends the call: no result.json is
-    written, the result's summary is `{"stopped_at": updates}`, and calling again continues bit for bit. `without`
-    names what the machine lacks the packages for: `simulator`, `tensorboard`, `curves`. Without `refit` a model that
-    was fitted to the same data with the same settings and seed is read from the cache, see `remember`.
-    Raises UserError for a loss that is not finite, a foreign checkpoint, or a disk that cannot be written.
+    written, the result's summary is `{"stopped_at": updates}`, and calling again continues bit for bit. So does a run
+    that one of the `callbacks` stopped, but it has a result.json until then, see `record.ending`. `without` names
+    what the machine lacks the packages for: `simulator`, `tensorboard`, `curves`; and `cache` to fit a model that was
+    fitted before, to the same data with the same settings and seed, again instead of reading it, see `remember`.
+    Raises UserError for a loss that is not finite, a foreign checkpoint, or a disk that cannot be written, and
+    CallbackError for a callback that fails.
     """
     progress, identity = Progress(config, quiet), {"config": config.digest()}
-    problem = make_problem(dataset, None if refit else remember(dataset.sha256, progress.warn))
+    problem = make_problem(dataset, None if "cache" in without else remember(dataset.sha256, progress.warn))
     describe_run(config, dataset, run_dir, "curves" not in without)
     work = in_units(config, problem, to_device(dataset))
-    config, problem, data = work
-    state, step = start_or_resume(work, identity, run_dir, progress, deadline)
-    for remark in remarks(dataset, config.algo_config):
-        progress.warn(remark)
-    task = None if "simulator" in without else dataset.task
-    evaluator = None if task is None or task.env_id is None else Evaluator(task, dataset.spec)
-    epoch_fn, keys, loop = make_epoch(config, problem), member_keys(config), config.loop
-    progress.begin(step)
-    saved, late = time.monotonic(), False
-    with closing(Recorder(run_dir, config.members, step, "tensorboard" not in without)) as recorder:
-        while step < loop.total_updates and not late:
-            began = time.perf_counter()
-            state, refreshed, updates = epoch_fn(state, data, keys, step // loop.refresh_interval)
-            check_finite(updates, config, step, run_dir)
-            refreshed, updates = own_metrics(refreshed, data.units), own_metrics(updates, data.units)
-            step += loop.refresh_interval
-            seconds = time.perf_counter() - began
-            times = {"time/updates_per_second": loop.refresh_interval / seconds, "time/train_seconds": seconds}
-            rows = [row | times for row in metric_rows(len(config.members), refreshed, updates)]
-            if step % loop.eval_interval == 0:
-                actors = host_actors(config, state, data.units)
-                keep_policies(config, run_dir, actors, step)
-                rows = evaluate_actors(config, dataset, evaluator, actors, rows, step)
-            recorder.write(step, rows)
-            now = time.monotonic()
-            late = deadline is not None and now >= deadline
-            due = late or now - saved >= CHECKPOINT_SECONDS
-            if due or step % loop.checkpoint_interval == 0 or step == loop.total_updates:
-                checkpoint.save(run_dir / "checkpoint", state, step, identity)
-                saved = time.monotonic()
-            progress.advance(step, rows)
-    progress.close()
-    return finish(config, run_dir, host_actors(config, state, data.units), step, "curves" not in without)
+    boards = [] if "tensorboard" in without else [Boards(work.config.members)]
+    told = Callbacks(run_dir, [MetricsFile(), *boards, progress], callbacks)
+    restored = restore_run(work, identity, run_dir, progress.warn)
+    with told.told_of_failure():
+        told.start(0 if restored is None else restored[1], dataset)
+        if restored is None:
+            restored = prepare_run(work, identity, run_dir, progress, deadline), 0
+            told.saved()
+        for remark in remarks(dataset, work.config.algo_config):
+            progress.warn(remark)
+        task = None if "simulator" in without else dataset.task
+        evaluator = None if task is None or task.env_id is None else Evaluator(task, dataset.spec)
+        progress.begin(restored[1])
+        state, step = run_epochs(work, identity, dataset, told, restored, deadline, evaluator)
+        status, result = finish(work, run_dir, state, step, told.stopped, "curves" not in without)
+        told.end(status, result.summary)
+    return result

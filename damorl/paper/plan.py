@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from damorl.algos import ALGORITHMS
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig, defaults, find_algorithm, resolve
-from damorl.record import store
+from damorl.record import ending
 from damorl.theory.printed import printed_table
 
 HOPPER, HALFCHEETAH = "hopper-medium-expert", "halfcheetah-medium-expert"
@@ -114,7 +114,7 @@ class Planned(NamedTuple):
 
     def finished(self, out: Path) -> bool:
         """Whether it ran to its end."""
-        return (self.directory(out) / store.RESULT).exists()
+        return ending.finished(self.directory(out))
 
 
 def variants(request: Request, labels: Sequence[str], datasets: Sequence[str]) -> list[Planned]:

@@ -6,13 +6,13 @@
                       (with "setting", its number, in a population, whose events are in tb/VALUES/seed_K/)
     tb/seed_K/        the same numbers as TensorBoard events
     checkpoint/       the training state
-    result.json       the final scores
+    result.json       the final scores; those so far, and why, of a run that a callback stopped (see `ending`)
     models.json       what the preparation took, and the hash of each seed's fitted dynamics
     dynamics.json     the course of each seed's fit: {"settings": {...}, "seeds": {"0": FIGURES}}, as
                       `parts.dynamics_fit.fit_members` gives them; {"missing": why} for a seed without
     dataset.json      the data set's card, dataset.png its picture
     policies.safetensors, policies/  the last policy, and those kept on the way
-    selection.json    what `damorl select` thinks of them
+    selection.json    what `damorl select` thinks of them; early_stop.json the scores that early stopping went by
     curves.png        the learning curves
     .lock             held by the process that makes the run, for as long as it lives
     log.txt, failure.json  of a sweep: what the run's process said, and why its last try failed

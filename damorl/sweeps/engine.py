@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from damorl.record import store
+from damorl.record import ending, store
 from damorl.record.store import FAILURE
 from damorl.sweeps.plan import Job
 from damorl.sweeps.process import REPEATABLE, Outcome, log_tail
@@ -106,7 +106,7 @@ def start_ready(progress: Progress, backend: Backend, show: Show) -> None:
         free = [job for job in progress.waiting if not any(job.fits & fits for fits in being_made)]
         job = free[0] if free else progress.waiting[0]
         progress.waiting.remove(job)
-        if (progress.out / job.name / store.RESULT).exists():  # another sweep was there first
+        if ending.finished(progress.out / job.name):  # another sweep was there first
             progress.done.append((job, 0.0))
             show("done", job, None)
             continue

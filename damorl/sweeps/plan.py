@@ -18,7 +18,7 @@ from typing import Any
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig, run_config_from_dict
 from damorl.parts.model_data import ModelSettings
-from damorl.record import store
+from damorl.record import ending, store
 from damorl.record.store import SWEEP
 
 Cell = tuple[str, int]
@@ -99,7 +99,7 @@ def stored_runs(out: Path) -> Iterator[Stored]:
             config = run_config_from_dict(store.read_json(path))
         except (UserError, KeyError, TypeError):
             continue
-        yield Stored(path.parent, config, (path.parent / store.RESULT).exists())
+        yield Stored(path.parent, config, ending.finished(path.parent))
 
 
 def known_cells(directory: Path) -> dict[Cell, str]:
