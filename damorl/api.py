@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from damorl.data.datasets import Dataset, cache_dir
+from damorl.data.stored import StoredDataset, load_stored
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig, resolve
 from damorl.experiment.describe import describe_episodes, simulator_of
 from damorl.experiment.evaluation import EVAL_SEED
 from damorl.experiment.population import with_population
+from damorl.experiment.progress import Progress
+from damorl.experiment.resident import check_resident
 from damorl.experiment.result import Result, load_layers, plans, summarise
-from damorl.experiment.sources import load_dataset
+from damorl.experiment.sources import load_dataset, make_missing
 from damorl.experiment.train import train as run_training
 from damorl.record import store
 from damorl.record.hold import held
@@ -41,16 +44,18 @@ def train(
 
     A built-in data set that is not on this machine is made first, unless `make=False`. `settings` may also hold
     `task`, `resume`, `quiet`, `refit`, `population` (settings that vary within the run, with their values:
-    `{"divergence_weight": [0.3, 1.0]}`, see docs/population.md), and any field of the loop's or the algorithm's config
-    by its (dotted) name, with dots written as double underscores: `total_updates=20_000, dynamics__max_batches=2000`.
+    `{"divergence_weight": [0.3, 1.0]}`, see docs/population.md), `resident_rows` (rows of a large HDF5 file in memory,
+    see docs/own-data.md), and any field of the loop's or the algorithm's config by its (dotted) name, with dots written
+    as double underscores: `total_updates=20_000, dynamics__max_batches=2000`.
     Raises UserError for unusable input.
     """
     task, population = settings.pop("task", None), settings.pop("population", None) or {}
     resume, quiet, refit = (settings.pop(name, False) for name in ("resume", "quiet", "refit"))
-    make = settings.pop("make", True)
+    make, resident_rows = settings.pop("make", True), settings.pop("resident_rows", None)
     name = dataset if isinstance(dataset, str) else dataset.name
     changes = {key.replace("__", "."): value for key, value in settings.items()}
-    config = with_population(resolve(algo, name, preset, seeds, changes, task), population)
+    config = dataclasses.replace(resolve(algo, name, preset, seeds, changes, task), resident_rows=resident_rows)
+    config = with_population(config, population)
     given = None if isinstance(dataset, str) else dataset
     return run(config, Path(out), resume=resume, quiet=quiet, refit=refit, dataset=given, make=make)
 
@@ -104,26 +109,32 @@ def run(
     keep_compiled_programs()
     if config.task not in (None, "none"):  # the path of a task file then holds from any directory
         config = dataclasses.replace(config, task=find_task(config.task).name)
-    dataset = dataset or load_dataset(
-        config.dataset,
-        config.task,
-        config.loop.dataset_steps,
-        columns=config.columns or None,
-        action_bounds=config.action_bounds,
-        make=make,
-        quiet=quiet,
-    )
+    found = data_of(config, dataset, make, quiet)
     with held(out / config.name()):
         run_dir = store.create_run_dir(out, config.name(), resume)
         if (run_dir / store.RESULT).exists():
-            check_same_data(run_dir, dataset)
+            check_same_data(run_dir, found)
             return summarise(run_dir)
         if (run_dir / store.CONFIG).exists():
-            check_same_data(run_dir, dataset)
-        return run_training(config, dataset, run_dir, quiet, refit=refit)
+            check_same_data(run_dir, found)
+        return run_training(config, found, run_dir, quiet, refit=refit)
 
 
-def check_same_data(run_dir: Path, dataset: Dataset) -> None:
+def data_of(config: RunConfig, given: Dataset | None, make: bool, quiet: bool) -> Dataset | StoredDataset:
+    """The data of a run: `given`, or else loaded as `config` says, as a whole or to be read a few rows at a time."""
+    place = config.dataset, config.task, config.loop.dataset_steps
+    columns, bounds = config.columns or None, config.action_bounds
+    if config.resident_rows is None:
+        return given or load_dataset(*place, columns=columns, action_bounds=bounds, make=make, quiet=quiet)
+    check_resident(config)
+    if given is not None:
+        raise UserError(f"resident_rows: expected the path of an HDF5 file, found {given.name} in memory: leave it out")
+    if make:
+        make_missing(config.dataset, config.loop.dataset_steps, quiet=quiet)
+    return load_stored(*place, columns=columns, action_bounds=bounds, on_note=Progress(config, quiet).warn)
+
+
+def check_same_data(run_dir: Path, dataset: Dataset | StoredDataset) -> None:
     """Refuse to continue a run on data that it was not started with."""
     stored = store.read_json(run_dir / store.CONFIG)["data"]["sha256"]
     if stored != dataset.sha256:

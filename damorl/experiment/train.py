@@ -21,6 +21,7 @@ import numpy as np
 
 from damorl.algos.base import OfflineData, OnProgress, Problem
 from damorl.data.datasets import Dataset
+from damorl.data.stored import StoredDataset
 from damorl.errors import NotFiniteError, UserError
 from damorl.experiment.config import RunConfig
 from damorl.experiment.describe import describe_run, remarks
@@ -29,6 +30,7 @@ from damorl.experiment.population import member_settings, over_members, sharing_
 from damorl.experiment.progress import Progress
 from damorl.experiment.recorder import Recorder, metric_rows
 from damorl.experiment.remember import model_hashes, noting_fits, remember
+from damorl.experiment.resident import DataOf, resident_work
 from damorl.experiment.result import POLICIES, Result, kept_policy_path, save_policies, summarise
 from damorl.experiment.units import Work, in_units, own_actor, own_metrics
 from damorl.parts.start import rank_episodes
@@ -56,7 +58,15 @@ def to_device(dataset: Dataset) -> OfflineData:
     )
 
 
-def make_problem(dataset: Dataset, recall: Recall | None = None) -> Problem:
+def supply(config: RunConfig, problem: Problem, dataset: Dataset | StoredDataset) -> tuple[Work, DataOf]:
+    """The run in its units, and the data of each epoch: all of it, or new rows of a data set on the disk."""
+    if isinstance(dataset, StoredDataset):
+        return resident_work(config, problem, dataset)
+    work = in_units(config, problem, to_device(dataset))
+    return work, lambda epoch: work.data
+
+
+def make_problem(dataset: Dataset | StoredDataset, recall: Recall | None = None) -> Problem:
     """What the algorithm may know of the task; without a known task, nothing ever terminates in the model."""
     return Problem(dataset.spec, never_ended if dataset.task is None else dataset.task.termination, recall)
 
@@ -206,7 +216,7 @@ def finish(config: RunConfig, run_dir: Path, actors: list[Any], step: int, curve
 
 def train(
     config: RunConfig,
-    dataset: Dataset,
+    dataset: Dataset | StoredDataset,
     run_dir: Path,
     quiet: bool = False,
     deadline: float | None = None,
@@ -224,7 +234,7 @@ def train(
     progress, identity = Progress(config, quiet), {"config": config.digest()}
     problem = make_problem(dataset, None if refit else remember(dataset.sha256, progress.warn))
     describe_run(config, dataset, run_dir, "curves" not in without)
-    work = in_units(config, problem, to_device(dataset))
+    work, data_of = supply(config, problem, dataset)
     config, problem, data = work
     state, step = start_or_resume(work, identity, run_dir, progress, deadline)
     for remark in remarks(dataset, config.algo_config):
@@ -237,7 +247,8 @@ def train(
     with closing(Recorder(run_dir, config.members, step, "tensorboard" not in without)) as recorder:
         while step < loop.total_updates and not late:
             began = time.perf_counter()
-            state, refreshed, updates = epoch_fn(state, data, keys, step // loop.refresh_interval)
+            epoch = step // loop.refresh_interval
+            state, refreshed, updates = epoch_fn(state, data_of(epoch), keys, epoch)
             check_finite(updates, config, step, run_dir)
             refreshed, updates = own_metrics(refreshed, data.units), own_metrics(updates, data.units)
             step += loop.refresh_interval
