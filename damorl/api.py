@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from damorl.data.datasets import Dataset, cache_dir
+from damorl.data.stored import StoredDataset, load_stored
 from damorl.errors import UserError
 from damorl.experiment.callbacks import Callback
 from damorl.experiment.config import RunConfig, resolve
 from damorl.experiment.describe import describe_episodes, simulator_of
 from damorl.experiment.evaluation import EVAL_SEED
 from damorl.experiment.population import with_population
+from damorl.experiment.progress import Progress
+from damorl.experiment.resident import check_resident
 from damorl.experiment.result import Result, load_layers, plans, summarise
-from damorl.experiment.sources import load_dataset
+from damorl.experiment.sources import load_dataset, make_missing
 from damorl.experiment.train import train as run_training
 from damorl.record import store
 from damorl.record.ending import finished
@@ -45,16 +48,18 @@ def train(
     A built-in data set that is not on this machine is made first, unless `make=False`. `callbacks` are called while it
     trains and may stop it early: see docs/callbacks.md. `settings` may also hold
     `task`, `resume`, `quiet`, `refit`, `population` (settings that vary within the run, with their values:
-    `{"divergence_weight": [0.3, 1.0]}`, see docs/population.md), and any field of the loop's or the algorithm's config
-    by its (dotted) name, with dots written as double underscores: `total_updates=20_000, dynamics__max_batches=2000`.
+    `{"divergence_weight": [0.3, 1.0]}`, see docs/population.md), `resident_rows` (rows of a large HDF5 file in memory,
+    see docs/own-data.md), and any field of the loop's or the algorithm's config by its (dotted) name, with dots written
+    as double underscores: `total_updates=20_000, dynamics__max_batches=2000`.
     Raises UserError for unusable input, and CallbackError for a callback that fails.
     """
     task, population = settings.pop("task", None), settings.pop("population", None) or {}
     how = {name: settings.pop(name, False) for name in ("resume", "quiet", "refit")}
-    make = settings.pop("make", True)
+    make, resident_rows = settings.pop("make", True), settings.pop("resident_rows", None)
     name = dataset if isinstance(dataset, str) else dataset.name
     changes = {key.replace("__", "."): value for key, value in settings.items()}
-    config = with_population(resolve(algo, name, preset, seeds, changes, task), population)
+    config = dataclasses.replace(resolve(algo, name, preset, seeds, changes, task), resident_rows=resident_rows)
+    config = with_population(config, population)
     if isinstance(dataset, str):
         return run(config, Path(out), make=make, callbacks=callbacks, **how)
     return run_on(config, dataset, Path(out), callbacks=callbacks, **how)
@@ -103,16 +108,19 @@ def run(
     first."""
     keep_compiled_programs()
     config = with_full_task(config)
-    dataset = load_dataset(
-        config.dataset,
-        config.task,
-        config.loop.dataset_steps,
-        columns=config.columns or None,
-        action_bounds=config.action_bounds,
-        make=make,
-        quiet=quiet,
-    )
-    return run_on(config, dataset, out, resume, quiet, refit, callbacks)
+    return run_on(config, load_data(config, make, quiet), out, resume, quiet, refit, callbacks)
+
+
+def load_data(config: RunConfig, make: bool, quiet: bool) -> Dataset | StoredDataset:
+    """The data that the config names: all rows, or a data set on the disk that is read a few rows at a time."""
+    place = config.dataset, config.task, config.loop.dataset_steps
+    columns, bounds = config.columns or None, config.action_bounds
+    if config.resident_rows is None:
+        return load_dataset(*place, columns=columns, action_bounds=bounds, make=make, quiet=quiet)
+    check_resident(config)
+    if make:
+        make_missing(config.dataset, config.loop.dataset_steps, quiet=quiet)
+    return load_stored(*place, columns=columns, action_bounds=bounds, on_note=Progress(config, quiet).warn)
 
 
 def with_full_task(config: RunConfig) -> RunConfig:
@@ -124,7 +132,7 @@ def with_full_task(config: RunConfig) -> RunConfig:
 
 def run_on(
     config: RunConfig,
-    dataset: Dataset,
+    dataset: Dataset | StoredDataset,
     out: Path,
     resume: bool = False,
     quiet: bool = False,
@@ -138,6 +146,10 @@ def run_on(
     run in the same place.
     """
     keep_compiled_programs()
+    if config.resident_rows is not None and isinstance(dataset, Dataset):
+        raise UserError(
+            f"resident_rows: expected the path of an HDF5 file, found {dataset.name} in memory: leave it out"
+        )
     config = with_full_task(config)
     with held(out / config.name()):
         run_dir = store.create_run_dir(out, config.name(), resume)
@@ -148,7 +160,7 @@ def run_on(
         return run_training(config, dataset, run_dir, quiet, without=("cache",) if refit else (), callbacks=callbacks)
 
 
-def check_same_data(run_dir: Path, dataset: Dataset) -> None:
+def check_same_data(run_dir: Path, dataset: Dataset | StoredDataset) -> None:
     """Refuse to continue a run on data that it was not started with."""
     stored = store.read_json(run_dir / store.CONFIG)["data"]["sha256"]
     if stored != dataset.sha256:

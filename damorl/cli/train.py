@@ -32,6 +32,9 @@ class TrainArgs:
     """What arrays or columns are called in a file of your own: observations=angle,speed rewards=r."""
     action_bounds: tuple[float, float] | None = None
     """Lowest and highest action, where they are not -1 and 1 and the task does not tell."""
+    resident_rows: int | None = None
+    """Rows of the data in memory at a time, others in every epoch: for an HDF5 file that is larger than memory, and an
+    algorithm without a model. By default all."""
     out: Path = Path("runs")
     """Directory that the run directory is made in."""
     resume: bool = False
@@ -94,6 +97,7 @@ def train_verb(argv: list[str]) -> int:
         parsed.config,
         column_map(args.columns),
         args.action_bounds,
+        resident_rows=args.resident_rows,
     )
     config = with_population(config, parse_population(args.population))
     callbacks = make_loggers(args.log)

@@ -62,8 +62,7 @@ def judge(
         message = f"{label}: expected {contents.expected}, found {contents.found}; {contents.remedy}"
         return Examination((Problem("file", "error", message, "nothing can be read"),))
     contents = _without_row_counter(contents)
-    units = action_bounds or contents.bounds or (Bounds(*bounds_of_task(task)) if task else UNIT)
-    bounds = UNIT if "sha256" in contents.metadata and action_bounds is None else units
+    units, bounds = units_of(contents, task, action_bounds)
     stored = _sound_columns(contents)
     cast = _cast(stored, bounds)
     problems = [*key_problems(label, contents), *length_problems(label, stored)]
@@ -79,6 +78,12 @@ def judge(
     if not is_unit(units):
         metadata |= as_metadata(units, rows.action.shape[1])
     return Examination(tuple(problems), rows, metadata, sha256, **facts)
+
+
+def units_of(contents: Contents, task: Task | None, action_bounds: Bounds | None) -> tuple[Bounds, Bounds]:
+    """The bounds of the simulator's actions, and those that the actions in the source have."""
+    units = action_bounds or contents.bounds or (Bounds(*bounds_of_task(task)) if task else UNIT)
+    return units, UNIT if "sha256" in contents.metadata and action_bounds is None else units
 
 
 def _without_row_counter(contents: Contents) -> Contents:

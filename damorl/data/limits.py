@@ -20,8 +20,18 @@ def machine_memory() -> int | None:
 
 def size_fault(declared: int, stored: int) -> str | None:
     """What is wrong with an array of `declared` bytes of which the file holds `stored`; None if nothing is."""
+    return hollow_fault(declared, stored) or memory_fault(declared)
+
+
+def hollow_fault(declared: int, stored: int) -> str | None:
+    """What is wrong with an array of `declared` bytes where `stored` cannot stand for them; None if they can."""
     if declared > UNSUSPICIOUS and declared > MOST_COMPRESSED * stored:
         return f"an array of {declared / 2**20:,.0f} MiB of which the file holds {stored / 2**10:,.0f} KiB"
+    return None
+
+
+def memory_fault(declared: int) -> str | None:
+    """What is wrong with reading an array of `declared` bytes as a whole; None if it fits."""
     memory = machine_memory()
     if memory is not None and declared > memory // 2:
         return f"an array of {declared / 2**20:,.0f} MiB, more than half of this machine's {memory / 2**20:,.0f} MiB"

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from damorl.data.contents import COLUMNS, Contents, Metadata, Raw, Unreadable, first_line, printable
-from damorl.data.limits import size_fault
+from damorl.data.limits import hollow_fault, memory_fault
 from damorl.data.names import ColumnMap, gather
 from damorl.files import atomic_file, writing
 
@@ -22,7 +22,28 @@ EXTRAS = ("infos/qpos", "infos/qvel", "infos/action_log_probs")
 def read_hdf5(path: Path, columns: ColumnMap | None = None) -> Contents:
     """Contents of an HDF5 file: its arrays, and the scalars under `metadata/`. Raises anything on damaged bytes."""
     with h5py.File(path, "r") as file:
-        return gather(Raw(tuple(map(printable, file)), partial(_read_column, file), _read_metadata(file)), columns)
+        return read_rows(file, columns)
+
+
+def read_rows(file: h5py.File, columns: ColumnMap | None = None, rows: slice | None = None) -> Contents:
+    """As `read_hdf5`, from an open file; with `rows` no more than those of each array is read."""
+    keys = tuple(map(printable, file))
+    return gather(Raw(keys, partial(_read_column, file, rows=rows), _read_metadata(file)), columns)
+
+
+def count_rows(file: h5py.File, columns: ColumnMap | None = None) -> dict[str, int]:
+    """How many rows each array of a data set in an open file has, by the name that it has there; none is read."""
+    found: dict[str, int] = {}
+
+    def read(name: str) -> np.ndarray | Unreadable | None:
+        column = _read_column(file, name, slice(0, 0))
+        if isinstance(column, np.ndarray):
+            item = file[name]
+            found[name] = item.shape[0] if isinstance(item, h5py.Dataset) and item.shape else 0
+        return column
+
+    gather(Raw(tuple(map(printable, file)), read), columns)
+    return found
 
 
 def why_not_hdf5(path: Path, reason: Exception) -> str:
@@ -32,7 +53,7 @@ def why_not_hdf5(path: Path, reason: Exception) -> str:
     return "a truncated HDF5 file" if "truncated" in str(reason) else f"a damaged HDF5 file ({first_line(reason)})"
 
 
-def _read_column(file: h5py.File, name: str) -> np.ndarray | Unreadable | None:
+def _read_column(file: h5py.File, name: str, rows: slice | None = None) -> np.ndarray | Unreadable | None:
     try:
         if elsewhere := _link_elsewhere(file, name):
             return Unreadable(elsewhere)
@@ -41,7 +62,9 @@ def _read_column(file: h5py.File, name: str) -> np.ndarray | Unreadable | None:
         item = file[name]
         if not isinstance(item, h5py.Dataset):
             return Unreadable("a group")
-        return Unreadable(fault) if (fault := _not_inside(item)) else np.asarray(item[()])
+        if fault := _not_inside(item, whole=rows is None):
+            return Unreadable(fault)
+        return np.asarray(item[()] if rows is None or item.shape == () else item[rows])
     except MemoryError:
         return Unreadable("more than fits in memory")
     except Exception as reason:
@@ -58,8 +81,8 @@ def _link_elsewhere(file: h5py.File, name: str) -> str | None:
     return None
 
 
-def _not_inside(item: h5py.Dataset) -> str | None:
-    """What is wrong with an array whose values are not in the file."""
+def _not_inside(item: h5py.Dataset, whole: bool) -> str | None:
+    """What is wrong with an array whose values are not in the file, or too many to be read as a `whole`."""
     if item.shape is None:
         return "an array without a shape"
     if item.external:
@@ -69,7 +92,8 @@ def _not_inside(item: h5py.Dataset) -> str | None:
     )
     if others:
         return f"an array that is put together from other files ({printable(others[0])})"
-    return size_fault(item.size * item.dtype.itemsize, item.id.get_storage_size())
+    declared, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
+    return hollow_fault(declared, stored) or (memory_fault(declared) if whole else None)
 
 
 def _read_metadata(file: h5py.File) -> Metadata:

@@ -19,7 +19,7 @@ from damorl.data.datasets import load_dataset
 from damorl.experiment.bench import Seeds, Workload, fresh_state, full_workload, synthetic_data, update_flops
 from damorl.experiment.bench_clock import interleave, machine, matrix_job, teller
 from damorl.experiment.config import defaults, find_algorithm
-from damorl.experiment.train import to_device
+from damorl.experiment.inputs import to_device
 from damorl.types import Transition
 
 DATASET, EPISODE = "hopper-medium-expert", 100  # whose tuned values are measured; rows of an episode

@@ -24,6 +24,7 @@ from damorl.record.ending import Stopped
 
 if TYPE_CHECKING:
     from damorl.data.datasets import Dataset
+    from damorl.data.stored import StoredDataset
 
 Hook = Literal["on_start", "on_epoch", "on_evaluation", "on_checkpoint", "on_end"]
 Status = Literal["finished", "stopped", "paused", "failed"]
@@ -63,7 +64,7 @@ class Event:
 class StartEvent(Event):
     """A run begins at step 0, or goes on at the step of its checkpoint."""
 
-    dataset: Dataset
+    dataset: Dataset | StoredDataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,7 @@ class Callbacks:
         self.started: list[Callback] = []
         self.stopped: Stopped | None = None
 
-    def start(self, step: int, dataset: Dataset) -> None:
+    def start(self, step: int, dataset: Dataset | StoredDataset) -> None:
         """Tell all that the run begins, or goes on, at `step`."""
         self.step = step
         event = self._event(StartEvent, dataset=dataset)

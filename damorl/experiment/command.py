@@ -19,6 +19,8 @@ def train_command(config: RunConfig) -> list[str]:
         words += ["--columns", *(f"{key}={spread(names)}" for key, names in config.columns.items())]
     if config.action_bounds is not None:
         words += ["--action-bounds", *(str(bound) for bound in config.action_bounds)]
+    if config.resident_rows is not None:
+        words += ["--resident-rows", str(config.resident_rows)]
     for name, values in config.population.items():
         words += ["--population", f"{name}={','.join(str(value) for value in values)}"]
     for name, value in changed_settings(config).items():

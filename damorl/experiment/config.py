@@ -108,6 +108,8 @@ class RunConfig:
     """Lowest and highest action where neither the task nor the data tell."""
     population: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     """Settings that vary within the run, with their values: see `experiment.population`."""
+    resident_rows: int | None = None
+    """Rows of the data in memory at a time, others in every epoch: see `experiment.resident`. None: all."""
 
     def __post_init__(self) -> None:
         """Refuse seeds that cannot be run, with the reason."""
@@ -126,9 +128,8 @@ class RunConfig:
         return members_of(vars(self))
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able form, as stored in the run directory; a run that is no population says nothing of it."""
-        found = dataclasses.asdict(self)
-        return found if self.population else {name: found[name] for name in found if name != "population"}
+        """JSON-able form, as stored in the run directory; of `population` and `resident_rows` only what is given."""
+        return {n: v for n, v in dataclasses.asdict(self).items() if v or n not in ("population", "resident_rows")}
 
     def digest(self) -> str:
         """Eight hex digits that change with any setting."""
@@ -208,8 +209,7 @@ def resolve(
 
 
 def replace(config: Any, changes: dict[str, Any]) -> Any:
-    """`dataclasses.replace` for dotted names; UserError for a field that does not exist, and for a value of another
-    type. Lists become tuples."""
+    """`dataclasses.replace` for dotted names; lists become tuples. UserError for an unknown field or a wrong type."""
     nested: dict[str, dict[str, Any]] = {}
     flat: dict[str, Any] = {}
     hints = type_hints(type(config))
@@ -295,4 +295,5 @@ def run_config_from_dict(stored: Mapping[str, Any]) -> RunConfig:
         dict(stored.get("columns") or {}),
         None if bounds is None else (bounds[0], bounds[1]),
         {name: tuple(values) for name, values in (stored.get("population") or {}).items()},
+        stored.get("resident_rows"),
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from damorl.data.card import card_and_arrays
 from damorl.data.datasets import Dataset
+from damorl.data.stored import StoredDataset
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig
 from damorl.parts.start import known_rows
@@ -24,9 +25,9 @@ from damorl.world.units import from_metadata
 CARD, CARD_PICTURE = "dataset.json", "dataset.png"
 
 
-def describe_dataset(dataset: Dataset, gamma: float) -> dict[str, Any]:
+def describe_dataset(dataset: Dataset | StoredDataset, gamma: float) -> dict[str, Any]:
     """What the run directory remembers of its data. The actions' bounds are those of the simulator."""
-    returns, obs = dataset.episode_returns(), np.asarray(dataset.transitions.obs)
+    returns = dataset.episode_returns()
     bounds = from_metadata(dataset.metadata) if dataset.task is None else action_bounds(dataset.task)
     low, high = (np.broadcast_to(bound, dataset.action_dim).tolist() for bound in bounds)
     return {
@@ -41,10 +42,21 @@ def describe_dataset(dataset: Dataset, gamma: float) -> dict[str, Any]:
         "best_discounted_return": dataset.best_discounted_return(gamma),
         "action_low": low,
         "action_high": high,
-        "obs_mean": obs.mean(axis=0, dtype=np.float64).tolist(),
-        "obs_std": obs.std(axis=0).tolist(),
-        "obs_min": obs.min(axis=0).tolist(),
-        "obs_max": obs.max(axis=0).tolist(),
+        **describe_obs(dataset),
+    }
+
+
+def describe_obs(dataset: Dataset | StoredDataset) -> dict[str, list[float]]:
+    """Moments of the states, one number for each of their entries."""
+    if isinstance(dataset, StoredDataset):
+        own = dataset.obs
+        mean, std, low, high = own.mean, own.std, own.low, own.high
+    else:
+        obs = np.asarray(dataset.transitions.obs)
+        mean, std, low, high = obs.mean(axis=0, dtype=np.float64), obs.std(axis=0), obs.min(axis=0), obs.max(axis=0)
+    return {
+        f"obs_{name}": value.tolist()
+        for name, value in zip(("mean", "std", "min", "max"), (mean, std, low, high), strict=True)
     }
 
 
@@ -72,31 +84,37 @@ def describe_episodes(task: Task, played: Episodes) -> dict[str, Any]:
     return row
 
 
-def describe_run(config: RunConfig, dataset: Dataset, run_dir: Path, pictures: bool = True) -> None:
+def describe_run(config: RunConfig, dataset: Dataset | StoredDataset, run_dir: Path, pictures: bool = True) -> None:
     """Write the data set's card, provenance and config, unless an earlier call has. The config is last: it is what
-    makes a directory a run."""
+    makes a directory a run. There is no card of data that are not in memory."""
     if (run_dir / store.CONFIG).exists():
         return
     gamma = getattr(config.algo_config, "gamma", 0.99)
     device = jax.devices()[0].device_kind
+    if isinstance(dataset, Dataset):
+        write_card(dataset, run_dir, pictures)
+    store.write_json(run_dir / store.PROVENANCE, store.provenance(store.own_command(), dataset.sha256, device))
+    store.write_json(run_dir / store.CONFIG, config.as_dict() | {"data": describe_dataset(dataset, gamma)})
+
+
+def write_card(dataset: Dataset, run_dir: Path, pictures: bool) -> None:
+    """The data set's card, and its picture if there are to be pictures."""
     card, arrays = card_and_arrays(dataset)
     store.write_json(run_dir / CARD, card)
     if pictures:
         from damorl.report.card import draw_card
 
         draw_card(card, arrays, run_dir / CARD_PICTURE)
-    store.write_json(run_dir / store.PROVENANCE, store.provenance(store.own_command(), dataset.sha256, device))
-    store.write_json(run_dir / store.CONFIG, config.as_dict() | {"data": describe_dataset(dataset, gamma)})
 
 
-def remarks(dataset: Dataset, settings: Any) -> Iterator[str]:
+def remarks(dataset: Dataset | StoredDataset, settings: Any) -> Iterator[str]:
     """What training with an algorithm's `settings` has to do without on this data: said once, when it begins."""
     if getattr(settings, "reference_share", 1.0) < 1.0 and not len(dataset.episode_returns()):
         yield (
             f"no episode of {dataset.name} is complete, so no return is known: all of the data is cloned instead of "
             "its best share; mark where episodes end (terminals, timeouts)"
         )
-    if getattr(settings, "critic_start", "none") == "returns":
+    if getattr(settings, "critic_start", "none") == "returns" and isinstance(dataset, Dataset):
         terminal = np.asarray(dataset.transitions.terminal)
         if not known_rows(dataset.episode, terminal, settings.gamma).any():
             yield (

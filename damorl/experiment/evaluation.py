@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from damorl.data.datasets import Dataset
+from damorl.data.stored import StoredDataset
 from damorl.experiment.config import RunConfig
 from damorl.types import Spec
 from damorl.world.evaluate import Episodes, Evaluator
@@ -19,7 +20,7 @@ EVAL_SEED = 1_000_000  # far from any training seed, the same for every run: eva
 
 def evaluate_actors(
     config: RunConfig,
-    dataset: Dataset,
+    dataset: Dataset | StoredDataset,
     evaluator: Evaluator | None,
     actors: list[Any],
     rows: list[dict[str, float]],

@@ -24,11 +24,11 @@ from damorl.algos.base import OfflineData, Problem
 from damorl.core.nets import MLP, Dense
 from damorl.data.datasets import Dataset
 from damorl.errors import UserError
+from damorl.experiment.inputs import make_problem, to_device
 from damorl.experiment.progress import bar
 from damorl.experiment.ranking import choose, rank_correlation
 from damorl.experiment.result import list_policies, load_layers, require_network
 from damorl.experiment.sources import load_dataset
-from damorl.experiment.train import make_problem, to_device
 from damorl.parts import dynamics, dynamics_fit
 from damorl.parts.fqe import FQEConfig, FQEResult, evaluate_policies
 from damorl.parts.model_value import Episode, ModelValue, fit_bounds, model_values

@@ -79,10 +79,13 @@ class EarlyStop(Callback):
 
     def on_start(self, event: StartEvent) -> None:
         """Fit the model that will judge, and find the scores of an earlier call."""
+        from damorl.data.datasets import Dataset
         from damorl.experiment.result import require_network
         from damorl.experiment.select import Run, SelectConfig, gather, with_discount
 
         require_network(event.run_dir)
+        if not isinstance(event.dataset, Dataset):
+            raise UserError("EarlyStop: its model needs all rows in memory, found resident_rows: leave one of them out")
         run = Run(event.run_dir, event.config, with_discount(self.settings or SelectConfig(), event.config), ())
         self.scores = earlier_scores(event.run_dir, self.described(run), event.step)
         self.judge = run, gather(run, event.dataset, self.quiet)

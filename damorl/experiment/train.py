@@ -20,45 +20,30 @@ import numpy as np
 
 from damorl.algos.base import OfflineData, Problem
 from damorl.data.datasets import Dataset
+from damorl.data.stored import StoredDataset
 from damorl.errors import NotFiniteError
 from damorl.experiment.callbacks import Callback, Callbacks, Status
 from damorl.experiment.config import RunConfig
 from damorl.experiment.describe import describe_run, remarks
 from damorl.experiment.evaluation import evaluate_actors
+from damorl.experiment.inputs import make_problem, supply
 from damorl.experiment.population import member_settings, over_members, sharing_fits, stacked_values, with_traced
 from damorl.experiment.progress import Progress, until
 from damorl.experiment.recorder import Boards, MetricsFile, marked, metric_rows
 from damorl.experiment.remember import model_hashes, noting_fits, remember
+from damorl.experiment.resident import DataOf
 from damorl.experiment.result import POLICIES, Result, kept_policy_path, save_policies, summarise
-from damorl.experiment.units import Work, in_units, own_actor, own_metrics
-from damorl.parts.start import rank_episodes
+from damorl.experiment.units import Work, own_actor, own_metrics
 from damorl.record import checkpoint, ending, store
-from damorl.types import Key, Metrics, Recall, Transition, Units
+from damorl.types import Key, Metrics, Units
 from damorl.world.evaluate import Evaluator
-from damorl.world.tasks import never_ended
 
 CHECKPOINT_SECONDS = 300.0  # between two checkpoints at most, however slow the machine
 INIT_STREAM, PREPARE_STREAM, FIRST_EPOCH_STREAM = 0, 1, 2  # what a seed's key is folded with
 
 Epoch = Callable[[Any, OfflineData, Key, Any], tuple[Any, Metrics, Metrics]]
-
-
-def to_device(dataset: Dataset) -> OfflineData:
-    """Copy a dataset to the device once."""
-    rows = Transition(*(jnp.asarray(column) for column in dataset.transitions))
-    returns = dataset.episode_returns()
-    return OfflineData(
-        rows,
-        jnp.asarray(dataset.initial_obs()),
-        jnp.asarray(dataset.episode),
-        jnp.asarray(returns, jnp.float32) if len(returns) else None,
-        rank_episodes(dataset.episode, returns),
-    )
-
-
-def make_problem(dataset: Dataset, recall: Recall | None = None) -> Problem:
-    """What the algorithm may know of the task; without a known task, nothing ever terminates in the model."""
-    return Problem(dataset.spec, never_ended if dataset.task is None else dataset.task.termination, recall)
+Evaluate = Callable[[list[Any], list[dict[str, float]], int], list[dict[str, float]]]
+"""`(actors, rows, step) -> rows` with the scores of this evaluation."""
 
 
 def seed_keys(seeds: tuple[int, ...]) -> Key:
@@ -200,12 +185,12 @@ def one_epoch(
 
 def run_epochs(
     work: Work,
+    data_of: DataOf,
     identity: dict[str, str],
-    dataset: Dataset,
     told: Callbacks,
     start: tuple[Any, int],
     deadline: float | None,
-    evaluator: Evaluator | None,
+    evaluate: Evaluate,
 ) -> tuple[Any, int]:
     """Train from a state and its update count to the last update, the deadline or a callback's stop: where it stands.
 
@@ -216,13 +201,14 @@ def run_epochs(
     epoch_fn, keys = make_epoch(config, problem), member_keys(config)
     saved, late = time.monotonic(), False
     while step < loop.total_updates and not late and told.stopped is None:
-        state, rows = one_epoch(work, epoch_fn, keys, state, step, run_dir)
+        rows_now = work._replace(data=data_of(step // loop.refresh_interval))
+        state, rows = one_epoch(rows_now, epoch_fn, keys, state, step, run_dir)
         step += loop.refresh_interval
         evaluated = step % loop.eval_interval == 0
         if evaluated:
             actors = host_actors(config, state, data.units)
             keep_policies(config, run_dir, actors, step)
-            rows = evaluate_actors(config, dataset, evaluator, actors, rows, step)
+            rows = evaluate(actors, rows, step)
         told.epoch(step, marked(step, config.members, rows), evaluated)
         now = time.monotonic()
         late = deadline is not None and now >= deadline
@@ -253,7 +239,7 @@ def finish(
 
 def train(
     config: RunConfig,
-    dataset: Dataset,
+    dataset: Dataset | StoredDataset,
     run_dir: Path,
     quiet: bool = False,
     deadline: float | None = None,
@@ -273,7 +259,7 @@ def train(
     progress, identity = Progress(config, quiet), {"config": config.digest()}
     problem = make_problem(dataset, None if "cache" in without else remember(dataset.sha256, progress.warn))
     describe_run(config, dataset, run_dir, "curves" not in without)
-    work = in_units(config, problem, to_device(dataset))
+    work, data_of = supply(config, problem, dataset)
     boards = [] if "tensorboard" in without else [Boards(work.config.members)]
     told = Callbacks(run_dir, [MetricsFile(), *boards, progress], callbacks)
     restored = restore_run(work, identity, run_dir, progress.warn)
@@ -287,7 +273,8 @@ def train(
         task = None if "simulator" in without else dataset.task
         evaluator = None if task is None or task.env_id is None else Evaluator(task, dataset.spec)
         progress.begin(restored[1])
-        state, step = run_epochs(work, identity, dataset, told, restored, deadline, evaluator)
+        evaluate = partial(evaluate_actors, work.config, dataset, evaluator)
+        state, step = run_epochs(work, data_of, identity, told, restored, deadline, evaluate)
         status, result = finish(work, run_dir, state, step, told.stopped, "curves" not in without)
         told.end(status, result.summary)
     return result

@@ -54,6 +54,11 @@ class Work(NamedTuple):
 def in_units(config: RunConfig, problem: Problem, data: OfflineData) -> Work:
     """Everything in the units that `config.loop` asks for; as it is if those are the data's own, or for a planner."""
     units = None if config.algorithm.planner is not None else find_units(config.loop, data)
+    return in_given_units(config, problem, data, units)
+
+
+def in_given_units(config: RunConfig, problem: Problem, data: OfflineData, units: Units | None) -> Work:
+    """Everything in `units`; as it is without any."""
     if units is None:
         return Work(config, problem, data)
     factor = float(units.reward_factor)
@@ -78,7 +83,11 @@ def find_units(loop: LoopConfig, data: OfflineData) -> Units | None:
 
 def auto_factor(reward: Array) -> float:
     """What brings the mean absolute reward to `MEAN_REWARD`, to three digits; 1 where all rewards are 0."""
-    mean = float(np.mean(np.abs(np.asarray(reward, np.float64))))
+    return factor_of(float(np.mean(np.abs(np.asarray(reward, np.float64)))))
+
+
+def factor_of(mean: float) -> float:
+    """`auto_factor` of rewards with this mean absolute value."""
     return float(f"{MEAN_REWARD / mean:.3g}") if mean > 0.0 else 1.0
 
 

@@ -18,8 +18,9 @@ from damorl.core.buffer import sample_rows
 from damorl.data.datasets import Dataset
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig
+from damorl.experiment.inputs import make_problem, to_device
 from damorl.experiment.result import load_layers
-from damorl.experiment.train import init_state, make_problem, to_device
+from damorl.experiment.train import init_state
 from damorl.experiment.units import in_units, observer, own_rows
 from damorl.paper.measure import Grouped
 from damorl.parts.actor import policy

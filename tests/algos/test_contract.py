@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from damorl.algos import ALGORITHMS
 from damorl.cli import main
 from damorl.data.datasets import Dataset, load_dataset
+from damorl.experiment import inputs
 from damorl.experiment import train as loop
 from damorl.experiment.config import RunConfig, defaults, replace
 from damorl.experiment.progress import Progress
@@ -116,7 +117,7 @@ def two_epochs(algo: str, toy: Dataset, seeds: tuple[int, ...]) -> tuple[dict[st
     run_loop, settings = defaults(algo, "smoke", "hopper-toy")
     run_loop = dataclasses.replace(run_loop, total_updates=100, refresh_interval=INTERVAL)
     config = RunConfig(algo, "hopper-toy", None, "smoke", seeds, run_loop, settings)
-    problem, data = loop.make_problem(toy), loop.to_device(toy)
+    problem, data = inputs.make_problem(toy), inputs.to_device(toy)
     state = loop.init_state(config, problem, data)
     state = loop.prepare_states(config, problem, data, state, Progress(config, quiet=True))
     epoch = loop.make_epoch(config, problem)
@@ -148,7 +149,7 @@ def test_layer_normalised_critics_learn_too(algo: str, toy: Dataset) -> None:
     settings = replace(settings, {"critic_layer_norm": True})
     run_loop = dataclasses.replace(run_loop, total_updates=100, refresh_interval=INTERVAL)
     config = RunConfig(algo, "hopper-toy", None, "smoke", (0,), run_loop, settings)
-    problem, data = loop.make_problem(toy), loop.to_device(toy)
+    problem, data = inputs.make_problem(toy), inputs.to_device(toy)
     state = loop.init_state(config, problem, data)
     scales = [name for name in checkpoint.named_leaves(state) if "critic" in name and name.endswith("scale")]
     assert scales  # the networks are those

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from damorl.data.datasets import load_dataset
+from damorl.experiment import inputs
 from damorl.experiment import train as loop
 from damorl.experiment.config import RunConfig, defaults, replace
 from damorl.experiment.progress import Progress
@@ -46,7 +47,7 @@ def test_joint_damo_is_what_it_was(variant: str, hopper_toy: Path) -> None:
     run_loop = dataclasses.replace(run_loop, total_updates=100, refresh_interval=5)
     config = RunConfig("damo", "hopper-toy", None, "smoke", (3, 5), run_loop, replace(settings, changes))
     toy = load_dataset(hopper_toy)
-    problem, data, keys = loop.make_problem(toy), loop.to_device(toy), loop.seed_keys(config.seeds)
+    problem, data, keys = inputs.make_problem(toy), inputs.to_device(toy), loop.seed_keys(config.seeds)
     state = loop.prepare_states(config, problem, data, loop.init_state(config, problem, data), Progress(config, True))
     epoch = loop.make_epoch(config, problem)
     state, _, _ = epoch(state, data, keys, 0)

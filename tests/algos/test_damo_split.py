@@ -15,6 +15,7 @@ import pytest
 from damorl.algos import damo
 from damorl.data.datasets import Dataset, load_dataset
 from damorl.errors import UserError
+from damorl.experiment import inputs
 from damorl.experiment import train as loop
 from damorl.experiment.config import RunConfig, defaults
 from damorl.experiment.config import replace as change
@@ -45,7 +46,7 @@ def run(toy: Dataset, seeds: tuple[int, ...], **changes: Any) -> tuple[Any, Any,
     run_loop, settings = defaults("damo", "smoke", "hopper-toy")
     run_loop = dataclasses.replace(run_loop, total_updates=100, refresh_interval=5)
     config = RunConfig("damo", "hopper-toy", None, "smoke", seeds, run_loop, change(settings, SPLIT | changes))
-    problem, data, keys = loop.make_problem(toy), loop.to_device(toy), loop.seed_keys(seeds)
+    problem, data, keys = inputs.make_problem(toy), inputs.to_device(toy), loop.seed_keys(seeds)
     prepared = loop.prepare_states(
         config, problem, data, loop.init_state(config, problem, data), Progress(config, quiet=True)
     )

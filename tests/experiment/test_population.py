@@ -17,6 +17,7 @@ from damorl.algos import ALGORITHMS
 from damorl.cli import main
 from damorl.data.datasets import Dataset
 from damorl.errors import UserError
+from damorl.experiment import inputs
 from damorl.experiment import train as loop
 from damorl.experiment.command import train_command
 from damorl.experiment.config import RunConfig, defaults, replace, run_config_from_dict
@@ -47,7 +48,7 @@ def smoke(algo: str, data_path: Path, seeds: tuple[int, ...] = (3,), **changes: 
 
 def two_epochs(config: RunConfig, dataset: Dataset) -> tuple[dict[str, np.ndarray], int]:
     """The actors after two epochs, and how often the epoch was compiled."""
-    problem, data = loop.make_problem(dataset), loop.to_device(dataset)
+    problem, data = inputs.make_problem(dataset), inputs.to_device(dataset)
     state = loop.init_state(config, problem, data)
     state = loop.prepare_states(config, problem, data, state, Progress(config, quiet=True))
     epoch, keys = loop.make_epoch(config, problem), loop.member_keys(config)
@@ -76,7 +77,7 @@ def test_every_setting_that_may_vary_can_be_traced(algo: str, data_path: Path, d
     config = smoke(algo, data_path)
     population = {name: (0.25,) for name in config.algorithm.traced}
     config = with_population(config, population)
-    problem, data = loop.make_problem(dataset), loop.to_device(dataset)
+    problem, data = inputs.make_problem(dataset), inputs.to_device(dataset)
     state = jax.eval_shape(lambda: loop.init_state(config, problem, data))
     jax.eval_shape(loop.make_epoch(config, problem), state, data, loop.member_keys(config), 0)
 
@@ -153,7 +154,7 @@ def test_the_dynamics_are_fitted_once_per_seed(
     fit = dynamics_fit.fit_members
     monkeypatch.setattr(dynamics_fit, "fit_members", lambda *a, **k: (fits.append(1), fit(*a, **k))[1])
     config = with_population(smoke("damo", data_path, (3, 5)), WEIGHTS)
-    problem, data = loop.make_problem(dataset), loop.to_device(dataset)
+    problem, data = inputs.make_problem(dataset), inputs.to_device(dataset)
     state = loop.prepare_states(
         config, problem, data, loop.init_state(config, problem, data), Progress(config, quiet=True)
     )

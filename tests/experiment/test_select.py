@@ -19,8 +19,8 @@ from damorl.data.datasets import load_dataset
 from damorl.data.store import write_dataset
 from damorl.errors import UserError
 from damorl.experiment import select as selection
+from damorl.experiment.inputs import to_device
 from damorl.experiment.select import SelectConfig, select
-from damorl.experiment.train import to_device
 from damorl.parts.dynamics import DynamicsConfig, init_members
 from damorl.parts.fqe import FQEConfig, evaluate_policies
 from damorl.record import store

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 import damorl
 from damorl.data.datasets import Dataset
 from damorl.errors import UserError
+from damorl.experiment import inputs
 from damorl.experiment import train as loop
 from damorl.experiment.config import RunConfig, defaults, replace
 from damorl.experiment.result import list_policies, summarise
@@ -74,7 +75,7 @@ def test_the_run_directory_holds_everything(finished: Path) -> None:
 
 
 def test_seeds_together_equal_seeds_alone(data_path: Path, dataset: Dataset) -> None:
-    problem, data = loop.make_problem(dataset), loop.to_device(dataset)
+    problem, data = inputs.make_problem(dataset), inputs.to_device(dataset)
 
     def one_epoch(seeds: tuple[int, ...]) -> Any:
         config = smoke(data_path, seeds)
@@ -91,7 +92,7 @@ def test_seeds_together_equal_seeds_alone(data_path: Path, dataset: Dataset) -> 
 
 
 def test_the_epoch_compiles_once(data_path: Path, dataset: Dataset) -> None:
-    problem, data = loop.make_problem(dataset), loop.to_device(dataset)
+    problem, data = inputs.make_problem(dataset), inputs.to_device(dataset)
     config = smoke(data_path)
     epoch, state = loop.make_epoch(config, problem), loop.init_state(config, problem, data)
     for number in range(3):

@@ -15,6 +15,7 @@ from damorl.algos import ALGORITHMS, mopo, morel
 from damorl.algos.base import OfflineData
 from damorl.data.datasets import Dataset
 from damorl.errors import UserError
+from damorl.experiment import inputs
 from damorl.experiment import train as loop
 from damorl.experiment import units as scaling
 from damorl.experiment.config import LoopConfig, RunConfig, defaults
@@ -40,11 +41,11 @@ def run_config(algo: str, path: Path, **changes: Any) -> RunConfig:
 
 
 def work(algo: str, path: Path, dataset: Dataset, **changes: Any) -> scaling.Work:
-    return scaling.in_units(run_config(algo, path, **changes), loop.make_problem(dataset), loop.to_device(dataset))
+    return scaling.in_units(run_config(algo, path, **changes), inputs.make_problem(dataset), inputs.to_device(dataset))
 
 
 def test_the_data_are_standardised_and_scaled_and_come_back(data_path: Path, dataset: Dataset) -> None:
-    raw, data = loop.to_device(dataset), work("mopo", data_path, dataset, **ON).data
+    raw, data = inputs.to_device(dataset), work("mopo", data_path, dataset, **ON).data
     np.testing.assert_allclose(jnp.mean(data.rows.obs, axis=0), 0.0, atol=1e-4)
     np.testing.assert_allclose(jnp.std(data.rows.obs, axis=0), 1.0, atol=1e-4)
     np.testing.assert_allclose(data.rows.reward, FACTOR * raw.rows.reward, rtol=1e-6)
@@ -54,7 +55,7 @@ def test_the_data_are_standardised_and_scaled_and_come_back(data_path: Path, dat
 
 
 def test_off_is_the_very_same(data_path: Path, dataset: Dataset) -> None:
-    config, problem, data = run_config("mopo", data_path), loop.make_problem(dataset), loop.to_device(dataset)
+    config, problem, data = run_config("mopo", data_path), inputs.make_problem(dataset), inputs.to_device(dataset)
     found = scaling.in_units(config, problem, data)
     assert found.config is config
     assert found.problem is problem
@@ -87,9 +88,9 @@ def test_weights_in_units_of_reward_are_scaled_and_others_are_not(data_path: Pat
 
 
 def test_the_termination_rule_is_asked_in_its_own_units(data_path: Path, dataset: Dataset) -> None:
-    problem = loop.make_problem(dataset)
+    problem = inputs.make_problem(dataset)
     found = work("mopo", data_path, dataset, **ON)
-    fallen = loop.to_device(dataset).rows._replace()
+    fallen = inputs.to_device(dataset).rows._replace()
     low = fallen.next_obs.at[::2, 0].set(0.3)  # half the hoppers lie on the ground
     expected = problem.termination(fallen.obs, fallen.action, low)
     assert 0 < int(jnp.sum(expected)) < expected.size
@@ -172,6 +173,6 @@ def test_what_a_run_shows_is_in_the_data_s_units(data_path: Path, dataset: Datas
 def test_a_population_in_other_units_is_scaled_as_the_settings_are(data_path: Path, dataset: Dataset) -> None:
     base = run_config("mopo", data_path, **ON)
     given = with_population(base, {"penalty_coefficient": [1.0, 4.0], "tau": [0.1, 0.2]})
-    inner = scaling.in_units(given, loop.make_problem(dataset), loop.to_device(dataset)).config
+    inner = scaling.in_units(given, inputs.make_problem(dataset), inputs.to_device(dataset)).config
     assert inner.population == {"penalty_coefficient": (FACTOR, 4.0 * FACTOR), "tau": (0.1, 0.2)}
     assert inner.algo_config.penalty_coefficient == FACTOR
