@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from damorl.errors import UserError
     from damorl.experiment.export import export_policy
     from damorl.experiment.exported import load_exported
+    from damorl.experiment.model_env import model_env
     from damorl.experiment.result import Result, list_policies, load_policy
     from damorl.experiment.sources import find_problems, load_dataset
     from damorl.report.paired import compare
@@ -40,6 +41,7 @@ __all__ = [
     "load_dataset",
     "load_exported",
     "load_policy",
+    "model_env",
     "register_task",
     "select",
     "sweep",
@@ -62,6 +64,7 @@ _HOMES = {
     "select": "damorl.api",
     "load_dataset": "damorl.experiment.sources",
     "load_policy": "damorl.experiment.result",
+    "model_env": "damorl.experiment.model_env",
     "register_task": "damorl.world.tasks",
     "sweep": "damorl.sweeps.run",
     "train": "damorl.api",

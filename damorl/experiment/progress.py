@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -63,4 +65,20 @@ class Progress:
 
     def warn(self, message: str) -> None:
         """One line to the user on standard error, above the bar, also when quiet."""
-        tqdm.write(f"damorl: {message}", file=sys.stderr)
+        tell(message)
+
+
+def tell(message: str) -> None:
+    """One line to the user on standard error, above any bar."""
+    tqdm.write(f"damorl: {message}", file=sys.stderr)
+
+
+@contextmanager
+def bar(name: str, total: int | None, unit: str, quiet: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar, as a function that is told how far things are."""
+    with tqdm(total=total, desc=name, unit=unit, disable=quiet) as progress:
+
+        def advance(done: int) -> None:
+            progress.update(done - progress.n)
+
+        yield advance

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,15 +19,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from damorl.algos.base import OfflineData, Problem
 from damorl.core.nets import MLP, Dense
 from damorl.data.datasets import Dataset
 from damorl.errors import UserError
+from damorl.experiment.progress import bar
 from damorl.experiment.ranking import choose, rank_correlation
 from damorl.experiment.result import list_policies, load_layers, require_network
-from damorl.experiment.sources import load_dataset
+from damorl.experiment.sources import load_run_dataset
 from damorl.experiment.train import make_problem, to_device
 from damorl.parts import dynamics, dynamics_fit
 from damorl.parts.fqe import FQEConfig, FQEResult, evaluate_policies
@@ -162,7 +161,7 @@ def read_selection(run: Run) -> dict[str, Any] | None:
 
 def gather(run: Run, source: Path | str | None, quiet: bool, make: bool = True) -> Evidence:
     """The run's data, and a model fitted to it."""
-    dataset, settings = load_run_dataset(run, source, make, quiet), run.settings
+    dataset, settings = load_run_dataset(run.run_dir, run.config, source, make, quiet), run.settings
     data = to_device(dataset)
     key = jax.random.fold_in(jax.random.key(settings.seed), MODEL_STREAM)
     with bar("dynamics", settings.dynamics.max_batches, "batch", quiet) as advance:
@@ -171,43 +170,6 @@ def gather(run: Run, source: Path | str | None, quiet: bool, make: bool = True) 
         )
     model = dynamics.first_members(members, settings.dynamics.num_elites)
     return Evidence(dataset, data, make_problem(dataset), model, figures["holdout_error"])
-
-
-def load_run_dataset(run: Run, source: Path | str | None, make: bool = True, quiet: bool = True) -> Dataset:
-    """The data that a run was trained on, from `source` or where it was then. UserError if that is other data."""
-    config = run.config
-    try:
-        dataset = load_dataset(
-            source or config["dataset"],
-            config["data"]["task"] or config.get("task"),
-            config["loop"]["dataset_steps"],
-            columns=config.get("columns") or None,
-            action_bounds=config.get("action_bounds"),
-            make=make,
-            quiet=quiet,
-        )
-    except UserError as error:
-        raise UserError(
-            f"{run.run_dir}: its data cannot be loaded ({error}): say where it is with --dataset"
-        ) from error
-    expected = config["data"]["sha256"]
-    if dataset.sha256 != expected:
-        raise UserError(
-            f"{run.run_dir}: expected the data that it was trained on, with sha256 {expected[:12]}, found "
-            f"{dataset.sha256[:12]} in {dataset.path}: give the same data with --dataset"
-        )
-    return dataset
-
-
-@contextmanager
-def bar(name: str, total: int | None, unit: str, quiet: bool) -> Iterator[Callable[[int], None]]:
-    """A progress bar, as a function that is told how far things are."""
-    with tqdm(total=total, desc=name, unit=unit, disable=quiet) as progress:
-
-        def advance(done: int) -> None:
-            progress.update(done - progress.n)
-
-        yield advance
 
 
 def judge(run: Run, evidence: Evidence, quiet: bool) -> dict[str, Any]:
