@@ -96,6 +96,14 @@ def fit_to(dataset: Dataset, settings: DynamicsConfig | None = None, seed: int =
     return FittedModel(elites, dataset, data, settings, seed)
 
 
+def fit_held_out(dataset: Dataset, preset: str, seed: int = 0, quiet: bool = False) -> FittedModel:
+    """A model with the settings of `preset`, but one that goes by whole held-out episodes, if there are at least two:
+    then there is something to judge it by."""
+    settings = defaults("mopo", preset, dataset.name)[1].dynamics
+    whole = dataset.episode[-1] > 0
+    return fit_to(dataset, dataclasses.replace(settings, early_stop="k_step") if whole else settings, seed, quiet)
+
+
 def model_of_run(
     run_dir: Path,
     seed: int | None = None,

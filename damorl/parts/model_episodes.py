@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from damorl.parts.data_range import Range
-from damorl.parts.dynamics import Dynamics, disagreement, sample_step
+from damorl.parts.dynamics import Dynamics, disagreement, predict_all
 from damorl.types import Array, Key, TerminationFn
 
 
@@ -76,51 +76,42 @@ class Outcome(NamedTuple):
 
 def reset(world: World, key: Key, episode: Array) -> Lane:
     """The beginning of the `episode`-th episode of the lane with this key."""
-    start_key, elite_key, _ = episode_keys(key, episode)
-    start = jax.random.randint(start_key, (), 0, world.starts.shape[0])
-    zero = jnp.zeros((), jnp.int32)
-    return Lane(key, episode, zero, draw_elite(world, elite_key), world.starts[start])
+    counts = jnp.array([world.starts.shape[0], num_elites(world)])
+    start, elite = jax.random.randint(episode_keys(key, episode)[0], (2,), 0, counts)
+    return Lane(key, episode, jnp.zeros((), jnp.int32), elite, world.starts[start])
 
 
 def step(rules: Rules, world: World, lane: Lane, action: Array) -> tuple[Lane, Outcome]:
-    """One step with `action` `[action_dim]`, in [-1, 1]; what is beyond counts as at the bound."""
-    *_, steps_key = episode_keys(lane.key, lane.episode)
-    elite_key, model_key = jax.random.split(jax.random.fold_in(steps_key, lane.time))
-    elite = lane.elite if rules.elite == "episode" else draw_elite(world, elite_key)
+    """One step with `action` `[action_dim]`, in [-1, 1]; what is beyond counts as at the bound.
+
+    Given the elite it is `sample_step` of that elite alone, with the key that is split here. Every elite is asked and
+    one answer is taken: for any number of lanes that is a product of full matrices, where each lane would otherwise
+    need a copy of its elite's weights.
+    """
+    _, steps_key = episode_keys(lane.key, lane.episode)
+    elite_key, noise_key = jax.random.split(jax.random.fold_in(steps_key, lane.time))
+    elite = jax.random.randint(elite_key, (), 0, num_elites(world)) if rules.elite == "step" else lane.elite
     obs, action = lane.obs[None], jnp.clip(action, -1.0, 1.0)[None]
-    predicted, reward = step_of(world.elites, elite, obs, action, model_key, rules.noise)
-    finite = jnp.all(jnp.isfinite(predicted)) & jnp.isfinite(reward[0])
+    mean, std = (each[elite] for each in predict_all(world.elites, obs, action))
+    drawn = mean + std * jax.random.normal(noise_key, mean.shape) if rules.noise else mean
+    predicted, reward = drawn[:, :-1], drawn[0, -1]
+    finite = jnp.all(jnp.isfinite(drawn))
     ended = rules.termination(obs, action, predicted)[0]
     reached = world.seen.clip(predicted) if rules.keep_in_range else predicted
     time = lane.time + 1
     apart = disagreement(world.elites, obs, action)[0] if rules.disagreement else jnp.zeros(())
-    outcome = Outcome(jnp.where(finite, reward[0], 0.0), ended | ~finite, time >= world.max_episode_steps, apart)
+    outcome = Outcome(jnp.where(finite, reward, 0.0), ended | ~finite, time >= world.max_episode_steps, apart)
     return lane._replace(time=time, elite=elite, obs=jnp.where(finite, reached[0], lane.obs)), outcome
 
 
-def step_of(elites: Dynamics, elite: Array, obs: Array, action: Array, key: Key, noise: bool) -> tuple[Array, Array]:
-    """`sample_step` of one elite (its number), `[1, d] -> ([1, d], [1])`.
-
-    Every elite is asked and one answer is taken: that is a product of full matrices for any number of lanes, where
-    each lane would otherwise need a copy of its elite's weights.
-    """
-
-    def alone(layers: Array) -> tuple[Array, Array]:
-        single = jax.tree.map(lambda leaf: leaf[None], layers)
-        return sample_step(elites._replace(params=elites.params._replace(layers=single)), obs, action, key, noise)
-
-    each = jax.vmap(alone)(elites.params.layers)
-    return jax.tree.map(lambda leaf: leaf[elite], each)
-
-
 def episode_keys(key: Key, episode: Array) -> Key:
-    """Three keys of an episode: of its start, of its elite, and of its steps."""
-    return jax.random.split(jax.random.fold_in(key, episode), 3)
+    """Two keys of an episode: of its beginning, and of its steps."""
+    return jax.random.split(jax.random.fold_in(key, episode))
 
 
-def draw_elite(world: World, key: Key) -> Array:
-    """The number of an elite."""
-    return jax.random.randint(key, (), 0, world.elites.params.layers[0].kernel.shape[0])
+def num_elites(world: World) -> int:
+    """How many there are to draw from."""
+    return world.elites.params.layers[0].kernel.shape[0]
 
 
 @jax.jit

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
@@ -21,48 +20,19 @@ from damorl.algos import ALGORITHMS
 from damorl.cli import main
 from damorl.data.datasets import Dataset
 from damorl.errors import UserError
-from damorl.experiment.config import defaults, resolve, run_config_from_dict
-from damorl.experiment.describe import describe_run
+from damorl.experiment.config import defaults, run_config_from_dict
 from damorl.experiment.fitted import FittedModel, find_model, fit_to, model_of_run, read_model
 from damorl.experiment.model_env import ModelEnv, ModelVectorEnv, make_world
-from damorl.experiment.train import PREPARE_STREAM, make_problem, to_device
-from damorl.experiment.units import find_units, in_units
-from damorl.parts.dynamics import Dynamics, DynamicsConfig, first_members, predict_all
-from damorl.parts.model_data import fit_model
+from damorl.experiment.train import make_problem, to_device
+from damorl.experiment.units import find_units
+from damorl.parts.dynamics import Dynamics, first_members, predict_all
 from damorl.record import checkpoint, store
-
-SEEDS = (3, 5)
-TINY = DynamicsConfig(num_members=3, num_elites=2, hidden=(8,), batch_size=32, max_batches=20, epoch_batches=10)
+from tests.experiment.conftest import SEEDS, TINY
 
 
 @pytest.fixture(scope="module")
 def fitted(hopper_toy: Path) -> FittedModel:
     return fit_to(damorl.load_dataset(hopper_toy), TINY, quiet=True)
-
-
-class OnlyModel(NamedTuple):
-    """What is asked of a run's state."""
-
-    model: Dynamics
-
-
-@pytest.fixture(scope="module")
-def run_dir(hopper_toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a run of two seeds in units of its own keeps of its model, made without the training."""
-    directory = tmp_path_factory.mktemp("run")
-    changes = {f"dynamics.{name}": getattr(TINY, name) for name in vars(TINY)}
-    units = {"standardise_observations": True, "reward_factor": "auto"}
-    config = resolve("mopo", str(hopper_toy), "smoke", SEEDS, changes | units)
-    dataset = damorl.load_dataset(hopper_toy)
-    describe_run(config, dataset, directory, pictures=False)
-    models = []
-    for seed in SEEDS:
-        work = in_units(config, make_problem(dataset), to_device(dataset))
-        key = jax.random.fold_in(jax.random.key(seed), PREPARE_STREAM)
-        models.append(fit_model(key, config.algo_config.dynamics, work.problem, work.data, lambda *_: None))
-    state = OnlyModel(jax.tree.map(lambda *leaves: jnp.stack(leaves), *models))
-    checkpoint.save(directory / "checkpoint", state, 0, {"config": config.digest()})
-    return directory
 
 
 def single(model: FittedModel, **options: Any) -> ModelEnv:

@@ -68,8 +68,7 @@ def test_a_step_is_that_of_sample_step_with_the_elite_that_was_drawn() -> None:
     assert (np.abs(np.asarray(after.obs)) > 1.0).any()  # beyond the range, where they stay
     np.testing.assert_allclose(outcome.disagreement, apart(RANDOM.elites, before.obs, ACTIONS), rtol=1e-5)
     for lane in range(NUM_LANES):
-        steps_key = jax.random.split(jax.random.fold_in(before.key[lane], 0), 3)[2]
-        key = jax.random.split(jax.random.fold_in(steps_key, 0))[1]
+        key = jax.random.fold_in(jax.random.split(jax.random.fold_in(before.key[lane], 0))[1], 0)
         own = first_members(reverse(RANDOM.elites, int(after.elite[lane])), 1)
         expected, reward = sample(own, before.obs[lane : lane + 1], ACTIONS[lane : lane + 1], key)
         np.testing.assert_allclose(after.obs[lane], expected[0], rtol=1e-5, atol=1e-6)
