@@ -87,7 +87,8 @@ def fit_to(dataset: Dataset, settings: DynamicsConfig | None = None, seed: int =
     It is the very model of a run on these data with this seed and these `settings`, by default those of the preset
     `quick`.
     """
-    settings = settings or defaults("mopo", "quick", dataset.name)[1].dynamics
+    if settings is None:
+        settings = preset_settings(dataset, "quick")
     data = to_device(dataset)
     problem = make_problem(dataset, remember(dataset.sha256, _on_note(quiet)))
     key = jax.random.fold_in(jax.random.key(seed), PREPARE_STREAM)
@@ -96,10 +97,15 @@ def fit_to(dataset: Dataset, settings: DynamicsConfig | None = None, seed: int =
     return FittedModel(elites, dataset, data, settings, seed)
 
 
+def preset_settings(dataset: Dataset, preset: str) -> DynamicsConfig:
+    """The settings that a `preset` fits models to these data with."""
+    return defaults("mopo", preset, dataset.name)[1].dynamics
+
+
 def fit_held_out(dataset: Dataset, preset: str, seed: int = 0, quiet: bool = False) -> FittedModel:
     """A model with the settings of `preset`, but one that goes by whole held-out episodes, if there are at least two:
     then there is something to judge it by."""
-    settings = defaults("mopo", preset, dataset.name)[1].dynamics
+    settings = preset_settings(dataset, preset)
     whole = dataset.episode[-1] > 0
     return fit_to(dataset, dataclasses.replace(settings, early_stop="k_step") if whole else settings, seed, quiet)
 

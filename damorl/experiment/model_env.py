@@ -153,21 +153,22 @@ class ModelEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin an episode; `options` are not used."""
         super().reset(seed=seed)
-        self.lanes, self.over = begin(self.world, self.lanes, seed, 1, self.np_random), False
-        return np.asarray(self.lanes.obs)[0], {"elite": int(self.lanes.elite[0])}
+        lanes = begin(self.world, self.lanes, seed, 1, self.np_random)
+        self.lanes, self.over = lanes, False
+        return np.asarray(lanes.obs)[0], {"elite": int(lanes.elite[0])}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One step. Gymnasium's `ResetNeeded` after the end of an episode."""
         if self.lanes is None or self.over:
             raise ResetNeeded("the episode is over, or none has begun: call reset() before step()")
         actions = to_device(action, self.action_space)[None]
-        self.lanes, outcome = step_lanes(self.rules, self.world, self.lanes, jnp.zeros(1, bool), actions)
+        lanes, outcome = step_lanes(self.rules, self.world, self.lanes, jnp.zeros(1, bool), actions)
         terminated, truncated = bool(outcome.terminated[0]), bool(outcome.truncated[0])
-        self.over = terminated or truncated
-        info: dict[str, Any] = {"elite": int(self.lanes.elite[0])}
+        self.lanes, self.over = lanes, terminated or truncated
+        info: dict[str, Any] = {"elite": int(lanes.elite[0])}
         if self.rules.disagreement:
             info["disagreement"] = float(outcome.disagreement[0])
-        return np.asarray(self.lanes.obs)[0], float(outcome.reward[0]), terminated, truncated, info
+        return np.asarray(lanes.obs)[0], float(outcome.reward[0]), terminated, truncated, info
 
 
 class ModelVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
@@ -194,21 +195,21 @@ class ModelVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Begin an episode in every environment; `options` are not used."""
         super().reset(seed=seed)
-        self.lanes = begin(self.world, self.lanes, seed, self.num_envs, self.np_random)
-        self.over = np.zeros(self.num_envs, bool)
-        return np.asarray(self.lanes.obs), self._info(self.lanes, None)
+        lanes = begin(self.world, self.lanes, seed, self.num_envs, self.np_random)
+        self.lanes, self.over = lanes, np.zeros(self.num_envs, bool)
+        return np.asarray(lanes.obs), self._info(lanes, None)
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """A step, or the beginning of the next episode, in every environment."""
         if self.lanes is None:
             raise ResetNeeded("no episode has begun: call reset() before step()")
         given, over = to_device(actions, self.action_space), jnp.asarray(self.over)
-        self.lanes, outcome = step_lanes(self.rules, self.world, self.lanes, over, given)
+        lanes, outcome = step_lanes(self.rules, self.world, self.lanes, over, given)
         reward = np.asarray(outcome.reward, np.float64)
         terminated, truncated = np.asarray(outcome.terminated), np.asarray(outcome.truncated)
-        info = self._info(self.lanes, outcome)
-        self.over = terminated | truncated
-        return np.asarray(self.lanes.obs), reward, terminated, truncated, info
+        info = self._info(lanes, outcome)
+        self.lanes, self.over = lanes, terminated | truncated
+        return np.asarray(lanes.obs), reward, terminated, truncated, info
 
     def _info(self, lanes: Lane, outcome: Outcome | None) -> dict[str, Any]:
         info: dict[str, Any] = {"elite": np.asarray(lanes.elite), "_elite": np.ones(self.num_envs, bool)}

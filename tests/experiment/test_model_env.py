@@ -55,7 +55,7 @@ def play(env: ModelEnv, seed: int, steps: int) -> tuple[np.ndarray, np.ndarray, 
 
 def test_gymnasium_finds_nothing_to_say(fitted: FittedModel) -> None:
     env = single(fitted)
-    env.spec = EnvSpec("damorl/Model-v0", entry_point=lambda: env)  # with one, determinism is checked, too
+    env.spec = EnvSpec("damorl/Model-v0", entry_point=lambda **_: env)  # with one, determinism is checked, too
     check_env(env)
     rows = fitted.dataset.transitions
     np.testing.assert_array_equal(env.observation_space.low, np.minimum(rows.obs, rows.next_obs).min(axis=0))  # type: ignore[attr-defined]

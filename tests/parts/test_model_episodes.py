@@ -142,6 +142,7 @@ def test_a_prediction_that_is_not_finite_ends_the_episode_where_it_was() -> None
 def test_after_the_time_limit_the_next_episode_begins() -> None:
     world = World(push(0.1), STARTS, Range(jnp.full(2, -1.5), jnp.full(2, 1.5)), SHORT)
     lanes, limits, over = begin(world), [], GOING
+    outcome: Any = None
     for _ in range(4):
         lanes, outcome = step_lanes(ENDING, world, lanes, over, ACTIONS)
         over = np.asarray(outcome.truncated)
