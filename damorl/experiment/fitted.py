@@ -58,7 +58,7 @@ def find_model(
     quiet: bool = False,
     make: bool = True,
 ) -> FittedModel:
-    """The model of a run directory, or one fitted to a data set (a `Dataset`, or what `load_dataset` takes).
+    """The model of a run directory, or one fitted to a data set (a `Dataset`, or the name or path of one).
 
     Of a run: that of one `seed` and one `setting` of a population, the first ones by default; `dataset` says where its
     data is, if not where it was in training. Of a data set: fitted as `fit_to` does. `make` and `quiet` are as in

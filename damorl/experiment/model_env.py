@@ -81,7 +81,7 @@ def model_env(
     """The learned model of a run, or one fitted to a data set, as a `gymnasium.Env`; with `num_envs` as a
     `gymnasium.vector.VectorEnv` of so many.
 
-    `source` is a run directory, a `Dataset`, or what `load_dataset` takes. Of a run it is the model that the run
+    `source` is a run directory, a `Dataset`, or the name or path of one. Of a run it is the model that the run
     trained in, of one `seed` and one `setting` of a population (the first ones by default). To a data set a model is
     fitted with the settings `dynamics` (by default those of the preset `quick`) and kept in the cache of fits; `seed`
     is that of the fit, not of the episodes, which `reset(seed=...)` takes. Without `quiet` a bar shows the fit.

@@ -183,6 +183,7 @@ def format_report(report: dict[str, Any]) -> str:
     lines = [
         f"the model of {report['run'] or report['dataset']}, seed {report['seed']}, {report['elites']} elites",
         f"judged by {held['rows']:,} rows of {held['data']}: {held['note']}",
+        *["(its algorithm went on changing it after the fit, also on what that held out)"] * report["moved"],
         "",
         f"{'error after steps':<24}" + "".join(f"{step:>9}" for step in shown),
         f"{'all features':<24}{at(steps['error'])}",
