@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from damorl.experiment.callbacks import Callback, EndEvent, Event, StartEvent, Stop
     from damorl.experiment.export import export_policy
     from damorl.experiment.exported import load_exported
+    from damorl.experiment.model_env import model_env
     from damorl.experiment.result import Result, list_policies, load_policy
     from damorl.experiment.sources import find_problems, load_dataset
     from damorl.experiment.stopping import EarlyStop, TimeBudget
@@ -51,6 +52,7 @@ __all__ = [
     "load_exported",
     "load_policy",
     "loggers",
+    "model_env",
     "register_task",
     "select",
     "sweep",
@@ -80,6 +82,7 @@ _HOMES = {
     "select": "damorl.api",
     "load_dataset": "damorl.experiment.sources",
     "load_policy": "damorl.experiment.result",
+    "model_env": "damorl.experiment.model_env",
     "register_task": "damorl.world.tasks",
     "sweep": "damorl.sweeps.run",
     "train": "damorl.api",

@@ -62,6 +62,7 @@ def test_a_bad_flag_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture[
         ["data", "export"],
         ["data", "download"],
         ["select"],
+        ["model"],
         ["report"],
         ["export"],
         ["paper"],

@@ -238,7 +238,16 @@ def test_training_makes_its_data_unless_told_not_to(home: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "words", [["train", "bc"], ["data", "info"], ["data", "check"], ["data", "export"], ["select"], ["paper", "fig4"]]
+    "words",
+    [
+        ["train", "bc"],
+        ["data", "info"],
+        ["data", "check"],
+        ["data", "export"],
+        ["select"],
+        ["model"],
+        ["paper", "fig4"],
+    ],
 )
 def test_every_command_takes_no_make(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from damorl._version import __version__
-from damorl.cli import data, export, leaderboard, paper, report, score, select, sweep, theory, tools, train
+from damorl.cli import data, export, leaderboard, model, paper, report, score, select, sweep, theory, tools, train
 from damorl.errors import UserError
 
 USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv 2502.00850)
@@ -17,6 +17,7 @@ USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv
   damorl sweep GRID.toml [--backend local|ray|slurm]      many runs: every core, every node, nothing lost
   damorl eval RUN_DIR|FILE [--episodes N] [--noise S]     score policies in the simulator
   damorl select RUN_DIR...                                choose a policy without a simulator
+  damorl model RUN_DIR|DATASET [--horizon N]              how far a learned model can be trusted
   damorl report RUN_DIR|DIR... [--out report.html]        curves, tables and intervals as one page
   damorl leaderboard compare A B | summary DIR...         two stores of runs seed by seed; all scores as JSON
   damorl export RUN_DIR [--format onnx|jax]               the policy as one file
@@ -42,6 +43,7 @@ VERBS: dict[str, Verb] = {
     "sweep": sweep.sweep_verb,
     "eval": score.eval_verb,
     "select": select.select_verb,
+    "model": model.model_verb,
     "report": report.report_verb,
     "leaderboard": lambda argv: dispatch(leaderboard.VERBS, argv, "damorl leaderboard"),
     "export": export.export_verb,

@@ -69,7 +69,12 @@ class Progress(Callback):
 
     def warn(self, message: str) -> None:
         """One line to the user on standard error, above the bar, also when quiet."""
-        tqdm.write(f"damorl: {message}", file=sys.stderr)
+        tell(message)
+
+
+def tell(message: str) -> None:
+    """One line to the user on standard error, above any bar."""
+    tqdm.write(f"damorl: {message}", file=sys.stderr)
 
 
 def until(deadline: float | None, on_progress: OnProgress) -> OnProgress:

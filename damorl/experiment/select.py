@@ -28,7 +28,7 @@ from damorl.experiment.inputs import make_problem, to_device
 from damorl.experiment.progress import bar
 from damorl.experiment.ranking import choose, rank_correlation
 from damorl.experiment.result import list_policies, load_layers, require_network
-from damorl.experiment.sources import load_dataset
+from damorl.experiment.sources import load_run_dataset
 from damorl.parts import dynamics, dynamics_fit
 from damorl.parts.fqe import FQEConfig, FQEResult, evaluate_policies
 from damorl.parts.model_value import Episode, ModelValue, fit_bounds, model_values
@@ -166,7 +166,9 @@ def read_selection(run: Run) -> dict[str, Any] | None:
 
 def gather(run: Run, source: Dataset | Path | str | None, quiet: bool, make: bool = True) -> Evidence:
     """The run's data, loaded if they are not given, and a model fitted to them."""
-    dataset = source if isinstance(source, Dataset) else load_run_dataset(run, source, make, quiet)
+    if not isinstance(source, Dataset):
+        source = load_run_dataset(run.run_dir, run.config, source, make, quiet)
+    dataset = source
     settings = run.settings
     data = to_device(dataset)
     key = jax.random.fold_in(jax.random.key(settings.seed), MODEL_STREAM)
@@ -176,32 +178,6 @@ def gather(run: Run, source: Dataset | Path | str | None, quiet: bool, make: boo
         )
     model = dynamics.first_members(members, settings.dynamics.num_elites)
     return Evidence(dataset, data, make_problem(dataset), model, figures["holdout_error"])
-
-
-def load_run_dataset(run: Run, source: Path | str | None, make: bool = True, quiet: bool = True) -> Dataset:
-    """The data that a run was trained on, from `source` or where it was then. UserError if that is other data."""
-    config = run.config
-    try:
-        dataset = load_dataset(
-            source or config["dataset"],
-            config["data"]["task"] or config.get("task"),
-            config["loop"]["dataset_steps"],
-            columns=config.get("columns") or None,
-            action_bounds=config.get("action_bounds"),
-            make=make,
-            quiet=quiet,
-        )
-    except UserError as error:
-        raise UserError(
-            f"{run.run_dir}: its data cannot be loaded ({error}): say where it is with --dataset"
-        ) from error
-    expected = config["data"]["sha256"]
-    if dataset.sha256 != expected:
-        raise UserError(
-            f"{run.run_dir}: expected the data that it was trained on, with sha256 {expected[:12]}, found "
-            f"{dataset.sha256[:12]} in {dataset.path}: give the same data with --dataset"
-        )
-    return dataset
 
 
 def judge(run: Run, evidence: Evidence, quiet: bool) -> dict[str, Any]:

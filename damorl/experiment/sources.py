@@ -46,6 +46,32 @@ def load_dataset(
     return datasets.load_dataset(source, task, num_steps, seed, **reading)
 
 
+def load_run_dataset(
+    run_dir: Path, config: Mapping[str, Any], source: Path | str | None, make: bool = True, quiet: bool = True
+) -> Dataset:
+    """The data that the run of a stored `config` was trained on, from `source` or where it was then. UserError if that
+    is other data."""
+    try:
+        dataset = load_dataset(
+            source or config["dataset"],
+            config["data"]["task"] or config.get("task"),
+            config["loop"]["dataset_steps"],
+            columns=config.get("columns") or None,
+            action_bounds=config.get("action_bounds"),
+            make=make,
+            quiet=quiet,
+        )
+    except UserError as error:
+        raise UserError(f"{run_dir}: its data cannot be loaded ({error}): say where it is with --dataset") from error
+    expected = config["data"]["sha256"]
+    if dataset.sha256 != expected:
+        raise UserError(
+            f"{run_dir}: expected the data that it was trained on, with sha256 {expected[:12]}, found "
+            f"{dataset.sha256[:12]} in {dataset.path}: give the same data with --dataset"
+        )
+    return dataset
+
+
 def find_problems(
     source: str | Path | Mapping[str, Any] | MinariDataset,
     task: str | None = None,

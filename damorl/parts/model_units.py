@@ -24,6 +24,13 @@ def to_units(model: Dynamics, units: Units | None) -> Dynamics:
     )
 
 
+def from_units(model: Dynamics, units: Units | None) -> Dynamics:
+    """The inverse of `to_units`: a model in `units`, for states and rewards in the data's own."""
+    if units is None:
+        return model
+    return to_units(model, Units(-units.obs_mean / units.obs_scale, 1.0 / units.obs_scale, 1.0 / units.reward_factor))
+
+
 def to_own_units(prediction: Prediction, units: Units | None) -> Prediction:
     """A prediction in `units`, up to the states' origin, back in the data's own: for distances and deviations."""
     if units is None:

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from damorl.parts.data_range import find_range
 from damorl.parts.dynamics import Dynamics, disagreement, sample_step
 from damorl.parts.fqe import Act, act_mode
 from damorl.types import Array, Key, Params, TerminationFn, Transition
@@ -92,9 +93,7 @@ def fit_bounds(rows: Transition, model: Dynamics, known_share: float) -> Bounds:
     every = -(-len(rows.reward) // PAIRS)
     doubts = jax.jit(disagreement)(model, rows.obs[::every], rows.action[::every])
     doubt = jnp.quantile(doubts, known_share) if known_share < 1.0 else jnp.array(jnp.inf)
-    low = jnp.minimum(jnp.min(rows.obs, axis=0), jnp.min(rows.next_obs, axis=0))
-    high = jnp.maximum(jnp.max(rows.obs, axis=0), jnp.max(rows.next_obs, axis=0))
-    return Bounds(low, high, jnp.min(rows.reward), jnp.max(rows.reward), doubt)
+    return Bounds(*find_range(rows.obs, rows.next_obs), jnp.min(rows.reward), jnp.max(rows.reward), doubt)
 
 
 def start(obs: Array) -> Lanes:

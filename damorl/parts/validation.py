@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from damorl.parts.actor import policy
+from damorl.parts.data_range import find_range
 from damorl.parts.dynamics import Dynamics, predict
 from damorl.parts.reference import kl
 from damorl.parts.start import count_reference
@@ -130,7 +131,7 @@ def play(
 
     States stay inside the range of the data's. The same starts every time: policies are compared on the same episodes.
     """
-    low, high = jnp.min(data.rows.obs, axis=0), jnp.max(data.rows.obs, axis=0)
+    seen = find_range(data.rows.obs)
     index = jnp.linspace(0, data.initial_obs.shape[0] - 1, settings.validation_starts).astype(jnp.int32)
     num_elites, limit = model.params.layers[0].kernel.shape[0], longest_episode(data)
     start = jnp.broadcast_to(data.initial_obs[index], (num_elites, len(index), data.initial_obs.shape[1]))
@@ -139,7 +140,7 @@ def play(
         obs, alive = carry
         action = policy(actor, obs).mode()
         mean = predict(model, obs, action).mean
-        next_obs = jnp.clip(mean[..., :-1], low, high)
+        next_obs = seen.clip(mean[..., :-1])
         ended = jax.vmap(termination)(obs, action, next_obs)
         alive &= time < limit
         return (next_obs, alive & ~ended), Episodes(obs, alive, jnp.where(alive, mean[..., -1], 0.0))

@@ -76,16 +76,25 @@ def restore(
     and on the default device elsewhere. A damaged file is reported to `on_warning` and passed over. Raises
     `UserError` if a sound file belongs to another run or differs from the template, or if no file is sound.
     """
+    if (found := newest(directory, on_warning)) is None:
+        return None
+    path, leaves, metadata = found
+    check_identity(path, metadata, identity)
+    check_leaves(path, leaves, named_leaves(template))
+    return fill(template, leaves), int(metadata["step"])
+
+
+def newest(directory: Path, on_warning: Callable[[str], None]) -> tuple[Path, Leaves, dict[str, str]] | None:
+    """The newest sound checkpoint, its leaves and its metadata, or None if there is none at all.
+
+    A damaged file is reported to `on_warning` and passed over. Raises `UserError` if no file is sound.
+    """
     files = checkpoints(directory)
     for path in reversed(files):
         try:
-            leaves, metadata = read(path)
+            return path, *read(path)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             on_warning(f"{path} is damaged ({error}) and was passed over for the checkpoint before it")
-            continue
-        check_identity(path, metadata, identity)
-        check_leaves(path, leaves, named_leaves(template))
-        return fill(template, leaves), int(metadata["step"])
     if files:
         raise UserError(
             f"cannot resume from {directory}: expected a readable checkpoint, found {len(files)} that are all damaged; "

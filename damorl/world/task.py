@@ -21,7 +21,8 @@ from damorl.world.units import Bounds
 class Task:
     """A control task. Inside the library its actions are in [-1, 1]; its returns are scored between two references.
 
-    UserError for sizes below 1 and for action bounds that are not finite, not ordered, or not one per action.
+    UserError for sizes below 1, for action bounds that are not finite, not ordered, or not one per action, and for
+    names of some features only.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Task:
     """Its upper bound."""
     termination_known: bool = True
     """False: nobody told when the task ends, so `termination` says never."""
+    obs_names: tuple[str, ...] = ()
+    """What each feature of a state is called, for reports; empty where nobody said."""
 
     def __post_init__(self) -> None:
         sizes = (self.obs_dim, self.action_dim, self.max_episode_steps)
@@ -49,6 +52,11 @@ class Task:
             raise UserError(
                 f"task {self.name!r}: expected obs_dim, action_dim and max_episode_steps to be whole numbers from 1, "
                 f"found {sizes}; correct them"
+            )
+        if len(self.obs_names) not in (0, self.obs_dim):
+            raise UserError(
+                f"task {self.name!r}: expected obs_names to name all {self.obs_dim} features of a state or none, found "
+                f"{len(self.obs_names)}; give one name for each"
             )
         bounds = action_bounds(self)
         if not (np.isfinite(bounds).all() and np.all(bounds[0] < bounds[1])):

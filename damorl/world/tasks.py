@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from damorl.errors import UserError
+from damorl.world import feature_names as names
 from damorl.world.simulators import make_env as make_env
 from damorl.world.simulators import simulator_of as simulator_of
 from damorl.world.simulators import task_of_env
@@ -31,20 +32,36 @@ from damorl.world.terminations import walker2d_ended as walker2d_ended
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (  # reference returns: D4RL's d4rl/infos.py
-        Task("hopper", "Hopper-v4", 11, 3, hopper_ended, -20.272305, 3234.3),
-        Task("halfcheetah", "HalfCheetah-v4", 17, 6, halfcheetah_ended, -280.178953, 12135.0),
-        Task("walker2d", "Walker2d-v4", 17, 6, walker2d_ended, 1.629008, 4592.3),
+        Task("hopper", "Hopper-v4", 11, 3, hopper_ended, -20.272305, 3234.3, obs_names=names.HOPPER),
+        Task(
+            "halfcheetah",
+            "HalfCheetah-v4",
+            17,
+            6,
+            halfcheetah_ended,
+            -280.178953,
+            12135.0,
+            obs_names=names.HALFCHEETAH,
+        ),
+        Task("walker2d", "Walker2d-v4", 17, 6, walker2d_ended, 1.629008, 4592.3, obs_names=names.WALKER2D),
         # D4RL's own ant data sets have 84 columns more, contact forces that Ant-v4 leaves out unless asked for.
-        Task("ant", "Ant-v4", 27, 8, ant_ended, -325.6, 3879.7),
+        Task("ant", "Ant-v4", 27, 8, ant_ended, -325.6, 3879.7, obs_names=names.ANT),
         # D4RL does not have the next two, so their references are ours. The lower one is the mean of 100 uniformly
         # random episodes (reset seeds 0 to 99). The upper one of the double pendulum is the bound
         # 1000 * (10 - (1.2 - 2)^2) that standing still and upright comes close to.
         Task(
-            "inverted_double_pendulum", "InvertedDoublePendulum-v4", 11, 1, inverted_double_pendulum_ended, 60.1, 9360.0
+            "inverted_double_pendulum",
+            "InvertedDoublePendulum-v4",
+            11,
+            1,
+            inverted_double_pendulum_ended,
+            60.1,
+            9360.0,
+            obs_names=names.INVERTED_DOUBLE_PENDULUM,
         ),
         # That of the pendulum is the same mean for a controller that pumps energy until it can balance (it is written
         # out in tests/world/test_references.py); value iteration on a fine grid reaches -134.
-        Task("pendulum", "Pendulum-v1", 3, 1, never_ended, -1197.2, -144.8, 200, -2.0, 2.0),
+        Task("pendulum", "Pendulum-v1", 3, 1, never_ended, -1197.2, -144.8, 200, -2.0, 2.0, obs_names=names.PENDULUM),
     )
 }
 """Every known task by name; `register_task` adds one."""
@@ -96,7 +113,7 @@ def _find_env(env_id: str) -> Task:
     described = task_of_env(env_id)
     for task in TASKS.values():
         if task.termination_known and _env_stem(task) == _env_stem(described) and task.spec == described.spec:
-            return replace(described, termination=task.termination, termination_known=True)
+            return replace(described, termination=task.termination, termination_known=True, obs_names=task.obs_names)
     return described
 
 
