@@ -15,7 +15,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -183,8 +183,9 @@ def load_overrides(algo: str, preset: str, dataset: str) -> Overrides:
     return found
 
 
-def read_table(name: str) -> dict[str, Any]:
-    """A TOML file beside this one."""
+@cache
+def read_table(name: str) -> Mapping[str, Any]:
+    """A TOML file beside this one, read once: a grid asks for every run."""
     return tomllib.loads(resources.files("damorl.experiment").joinpath(name).read_text(encoding="utf-8"))
 
 
@@ -228,7 +229,7 @@ def replace(config: Any, changes: dict[str, Any]) -> Any:
     return dataclasses.replace(config, **flat)
 
 
-@lru_cache
+@cache
 def type_hints(config_type: type) -> dict[str, Any]:
     """The type of each field."""
     return get_type_hints(config_type)
