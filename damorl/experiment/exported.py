@@ -1,4 +1,4 @@
-"""Using an exported policy: reading the file back, and playing it in the simulator."""
+"""Using an exported policy: reading the file back and calling it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from damorl.errors import UserError
-from damorl.experiment.describe import describe_episodes
-from damorl.experiment.evaluation import EVAL_SEED
 from damorl.experiment.policy_card import FORMAT, VERSION
 from damorl.experiment.policy_graph import import_extra
-from damorl.types import Spec
-from damorl.world.evaluate import Evaluator
-from damorl.world.tasks import Task, find_task, to_unit
+from damorl.world.tasks import Task, find_task
 
 PROGRAM, CARD = "policy.stablehlo", "card.json"
 """Names inside a `.jaxpolicy` file; an ONNX file holds its card under the same key."""
@@ -134,32 +130,6 @@ def start_stablehlo(program: bytes) -> Call:
 
     call = jax.jit(export.deserialize(bytearray(program)).call)
     return lambda obs, outputs: [np.asarray(call(obs))]
-
-
-def evaluate_exported(
-    path: Path | str,
-    task: str | Task | None = None,
-    episodes: int = 10,
-    noise: float = 0.0,
-    eval_seed: int = EVAL_SEED,
-) -> list[dict[str, Any]]:
-    """Score an exported policy in the simulator: one row, with the keys of `damorl.evaluate`.
-
-    `task` is by default the one that it was trained for; `noise` is a share of each feature's standard deviation in
-    the training data. Raises UserError without a task or simulator, and for a policy that does not fit the task.
-    """
-    act, card = load_exported(path)
-    task = task_of(path, card) if task is None else find_task(task) if isinstance(task, str) else task
-    std = card["observations"].get("obs_std")
-    evaluator = Evaluator(task, Spec(card["obs_dim"], card["action_dim"]))
-    try:
-        played = evaluator.run(
-            lambda obs: to_unit(task, act(obs)), episodes, eval_seed, noise, None if std is None else np.asarray(std)
-        )
-    finally:
-        evaluator.close()
-    settings = {"seed": card["seed"], "episodes": episodes, "noise": noise, "stochastic": False}
-    return [settings | describe_episodes(task, played)]
 
 
 def task_of(path: Path | str, card: dict[str, Any]) -> Task:

@@ -94,10 +94,16 @@ class Policy:
         UserError as in `distribution`.
         """
         if deterministic:
-            return self.in_bounds(self(obs)), None
+            return self.act(obs), None
+        shape = (*np.shape(obs)[:-1], self.action_dim)
+        return self.act(obs, (self.rng if rng is None else rng).standard_normal(shape, np.float32)), None
+
+    def act(self, obs: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
+        """What `predict` gives: the mode, or the sample for standard normal `noise` `[*B, action_dim]`."""
+        if noise is None:
+            return self.in_bounds(self(obs))
         mean, log_std = self.distribution(obs)
-        noise = (self.rng if rng is None else rng).standard_normal(mean.shape, np.float32)
-        return self.in_bounds(np.tanh(mean + np.exp(log_std) * noise)), None
+        return self.in_bounds(np.tanh(mean + np.exp(log_std) * noise))
 
     def in_bounds(self, action: np.ndarray) -> np.ndarray:
         """Actions in [-1, 1] brought to the environment's bounds; rounding never leaves them."""
