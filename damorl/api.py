@@ -201,17 +201,22 @@ def evaluate(
       list or a dictionary by name; `max_steps` (10,000) is the longest that an episode may last;
     - `evaluator`: a function of the `damorl.Policy` that returns numbers by name.
 
-    UserError without a simulator, for an environment or function that fails, and for an exported file with `step` or
-    with `stochastic`, but for `env`: it holds one deterministic policy.
+    UserError without a simulator, for an environment or function that fails, and for an exported file with `step`, or
+    with `stochastic` where it was exported without its distribution.
     """
     path, how = Path(path), Scoring(episodes, noise, stochastic, step, eval_seed)
-    known = Elsewhere.__optional_keys__
+    known = sorted(Elsewhere.__optional_keys__)
     if unknown := [name for name in elsewhere if name not in known]:
-        raise UserError(f"evaluate: expected no argument but {', '.join(sorted(known))}, found {', '.join(unknown)}")
+        raise UserError(
+            f"evaluate: unknown argument {', '.join(unknown)}: expected one of {', '.join(known)}; correct it"
+        )
     vary, env, evaluator = (elsewhere.get(name) for name in ("vary", "env", "evaluator"))
-    given = [name for name in ("task", "vary", "env", "evaluator") if {"task": task, **elsewhere}.get(name) is not None]
+    kinds = {"task": task, "vary": vary, "env": env, "evaluator": evaluator}
+    given = [name for name, value in kinds.items() if value is not None]
     if len(given) > 1 and given != ["task", "vary"]:
-        raise UserError(f"evaluate: expected one of task, vary, env and evaluator, found {' and '.join(given)}")
+        raise UserError(
+            f"evaluate: expected one of task, vary, env and evaluator, found {' and '.join(given)}; give one"
+        )
     if "max_steps" in elsewhere and env is None:
         raise UserError("evaluate: expected max_steps with env only; leave it out")
     if env is not None:

@@ -47,6 +47,8 @@ def score_by(path: Path, evaluator: Callable[[Policy], Mapping[str, float]], how
         name = f"{policy.name}, seed {marks['seed']}"
         try:
             found = evaluator(policy)
+        except UserError:
+            raise
         except Exception as reason:  # it is the user's code
             raise UserError(f"{name}: the evaluator fails ({describe(reason)}); correct it") from reason
         rows.append(marks | checked_numbers(name, found, marks))

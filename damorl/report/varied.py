@@ -57,8 +57,9 @@ def draw_policy(axes: Axes, rows: Sequence[Row], heights: Sequence[float], colou
     bounds = [row[f"{key}_interval"] or (np.nan, np.nan) for row in rows]
     low, high = np.array(bounds, float).T
     axes.axvline(means[0], color=colour, linewidth=1.0, linestyle="--", alpha=0.6)
-    axes.hlines(heights, low, high, color=colour, linewidth=2.0)
-    axes.plot(means, heights, "o", color=colour, markersize=5, label=name_of(rows[0]))
+    apart = np.maximum([means - low, high - means], 0.0)
+    style: Any = {"fmt": "o", "markersize": 4, "elinewidth": 1.8, "capsize": 3.5, "color": colour}
+    axes.errorbar(means, heights, xerr=apart, label=name_of(rows[0]), **style)
 
 
 def decorate(axes: Axes, rows: Sequence[Row], worlds: Sequence[str]) -> None:

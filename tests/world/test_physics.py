@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
-import mujoco
 import numpy as np
 import pytest
 
@@ -13,6 +13,7 @@ from damorl.world.evaluate import Evaluator, evaluate
 from damorl.world.physics import ACTION_NOISE, FACTORS, PHYSICS, World, change_of, make_worlds
 from damorl.world.tasks import TASKS, make_env
 
+mujoco: Any = importlib.import_module("mujoco")  # its functions are in no type stub
 HOPPER = TASKS["hopper"]
 SETTINGS = ("gravity", "wind", "timestep", "density", "viscosity", "magnetic")
 CHANGED = {
