@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from damorl.experiment.export import export_policy
     from damorl.experiment.exported import load_exported
     from damorl.experiment.model_env import model_env
-    from damorl.experiment.result import Result, list_policies, load_policy
+    from damorl.experiment.policy import Policy, load_policy
+    from damorl.experiment.result import Result, list_policies
     from damorl.experiment.sources import find_problems, load_dataset
     from damorl.experiment.stopping import EarlyStop, TimeBudget
     from damorl.report.paired import compare
@@ -34,6 +35,7 @@ __all__ = [
     "EarlyStop",
     "EndEvent",
     "Event",
+    "Policy",
     "Result",
     "StartEvent",
     "Stop",
@@ -65,6 +67,7 @@ _HOMES = {
     "EarlyStop": "damorl.experiment.stopping",
     "EndEvent": "damorl.experiment.callbacks",
     "Event": "damorl.experiment.callbacks",
+    "Policy": "damorl.experiment.policy",
     "Result": "damorl.experiment.result",
     "StartEvent": "damorl.experiment.callbacks",
     "Stop": "damorl.experiment.callbacks",
@@ -81,7 +84,7 @@ _HOMES = {
     "load_exported": "damorl.experiment.exported",
     "select": "damorl.api",
     "load_dataset": "damorl.experiment.sources",
-    "load_policy": "damorl.experiment.result",
+    "load_policy": "damorl.experiment.policy",
     "model_env": "damorl.experiment.model_env",
     "register_task": "damorl.world.tasks",
     "sweep": "damorl.sweeps.run",

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from contextlib import closing
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from damorl.data.datasets import Dataset, cache_dir
 from damorl.data.stored import StoredDataset, load_stored
 from damorl.errors import UserError
 from damorl.experiment.callbacks import Callback
 from damorl.experiment.config import RunConfig, resolve
-from damorl.experiment.describe import describe_episodes, simulator_of
 from damorl.experiment.evaluation import EVAL_SEED
+from damorl.experiment.own_evaluation import score_by, score_in
+from damorl.experiment.policy import Policy
 from damorl.experiment.population import with_population
 from damorl.experiment.progress import Progress
 from damorl.experiment.resident import check_resident
-from damorl.experiment.result import Result, load_layers, plans, summarise
+from damorl.experiment.result import Result, summarise
+from damorl.experiment.scoring import Scoring, score
 from damorl.experiment.sources import load_dataset, make_missing
 from damorl.experiment.train import train as run_training
+from damorl.experiment.varied import score_varied
 from damorl.record import store
 from damorl.record.ending import finished
 from damorl.record.hold import held
-from damorl.record.members import describe, members_of
-from damorl.world.tasks import Task, find_task
+from damorl.world.play import MAX_STEPS
+from damorl.world.tasks import find_task
 
 if TYPE_CHECKING:
     from damorl.experiment.select import SelectConfig
@@ -170,6 +169,15 @@ def check_same_data(run_dir: Path, dataset: Dataset | StoredDataset) -> None:
         )
 
 
+class Elsewhere(TypedDict, total=False):
+    """Where `evaluate` scores, if not in the simulator of the task."""
+
+    vary: Mapping[str, Sequence[float]]
+    env: Any
+    evaluator: Callable[[Policy], Mapping[str, float]]
+    max_steps: int
+
+
 def evaluate(
     path: str | Path,
     episodes: int = 10,
@@ -178,54 +186,42 @@ def evaluate(
     step: int | None = None,
     task: str | None = None,
     eval_seed: int = EVAL_SEED,
+    **elsewhere: Unpack[Elsewhere],
 ) -> list[dict[str, Any]]:
     """Score the policies of a run directory, or an exported file, in the simulator: one dictionary per seed,
     in a population per setting and seed.
 
     `noise` is measurement noise on the state, as a share of each feature's standard deviation in the data.
     `stochastic` samples actions instead of taking the mode; `step` chooses earlier policies (`list_policies`); `task`
-    is the one to play instead of the one trained for. UserError without a simulator, and for an exported file with
-    `stochastic` or `step`: it holds one deterministic policy.
+    is the one to play instead of the one trained for. Instead of the task as it is, one of (docs/evaluation.md):
+
+    - `vary`: `{"friction": [0.8, 1.2]}`, the task under changed physics, one more dictionary for each changed world
+      (`damorl.experiment.varied.score_varied`);
+    - `env`: a Gymnasium environment or vector environment, its id, a function that makes one, or several of these in a
+      list or a dictionary by name; `max_steps` (10,000) is the longest that an episode may last;
+    - `evaluator`: a function of the `damorl.Policy` that returns numbers by name.
+
+    UserError without a simulator, for an environment or function that fails, and for an exported file with `step`, or
+    with `stochastic` where it was exported without its distribution.
     """
-    path = Path(path)
-    if path.is_file():
-        if stochastic or step is not None:
-            raise UserError(
-                f"{path}: expected neither --stochastic nor --step for an exported policy, which is one deterministic "
-                "policy; give them with its run directory"
-            )
-        from damorl.experiment.exported import evaluate_exported
-
-        return evaluate_exported(path, task, episodes, noise, eval_seed)
-    return evaluate_run(
-        path, find_task(task) if task else simulator_of(path), episodes, noise, stochastic, step, eval_seed
-    )
-
-
-def evaluate_run(
-    run_dir: Path, task: Task, episodes: int, noise: float, stochastic: bool, step: int | None, eval_seed: int
-) -> list[dict[str, Any]]:
-    """Each member's policy in the simulator of `task`, see `evaluate`."""
-    from damorl.behaviour.host_policy import act, squash
-    from damorl.experiment.planning import load_player
-    from damorl.world.evaluate import Evaluator, action_draws
-
-    config = store.read_json(run_dir / store.CONFIG)
-    obs_std, rows = np.asarray(config["data"]["obs_std"]), []
-    if plans(config) and stochastic:
-        raise UserError(f"{run_dir}: expected no --stochastic for {config['algo']}, which plans; leave it out")
-    with closing(Evaluator(task)) as evaluator:
-        for member in members_of(config):
-            if plans(config):
-                player = load_player(run_dir, member.seed, step)
-                played = player.play(evaluator, episodes, eval_seed, noise, obs_std)
-            else:
-                layers = load_layers(run_dir, member.seed, step, member.setting)
-                draws = action_draws(task, episodes, eval_seed)
-                sampled = lambda obs, p=layers, d=draws: squash(p, obs, next(d))
-                policy = sampled if stochastic else partial(act, layers, rng=None)
-                played = evaluator.run(policy, episodes, eval_seed, noise, obs_std)
-            label = {} if member.setting is None else {"label": describe(member.values)}
-            settings = member.marks | label | {"episodes": episodes, "noise": noise, "stochastic": stochastic}
-            rows.append(settings | describe_episodes(task, played))
-    return rows
+    path, how = Path(path), Scoring(episodes, noise, stochastic, step, eval_seed)
+    known = sorted(Elsewhere.__optional_keys__)
+    if unknown := [name for name in elsewhere if name not in known]:
+        raise UserError(
+            f"evaluate: unknown argument {', '.join(unknown)}: expected one of {', '.join(known)}; correct it"
+        )
+    vary, env, evaluator = (elsewhere.get(name) for name in ("vary", "env", "evaluator"))
+    kinds = {"task": task, "vary": vary, "env": env, "evaluator": evaluator}
+    given = [name for name, value in kinds.items() if value is not None]
+    if len(given) > 1 and given != ["task", "vary"]:
+        raise UserError(
+            f"evaluate: expected one of task, vary, env and evaluator, found {' and '.join(given)}; give one"
+        )
+    if "max_steps" in elsewhere and env is None:
+        raise UserError("evaluate: expected max_steps with env only; leave it out")
+    if env is not None:
+        return score_in(path, env, how, elsewhere.get("max_steps", MAX_STEPS))
+    if evaluator is not None:
+        return score_by(path, evaluator, how)
+    chosen = find_task(task) if task else None
+    return score(path, chosen, how) if vary is None else score_varied(path, chosen, how, vary)

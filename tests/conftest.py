@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -58,3 +59,36 @@ def hopper_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {},
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def make_run() -> Callable[[Path, str], Path]:
+    """Writes a finished run of seeds 0 and 4 with random policies for a built-in task, without training."""
+    from safetensors.numpy import save_file
+
+    from damorl.behaviour.host_policy import to_arrays
+    from damorl.experiment.result import POLICIES
+    from damorl.record import store
+    from damorl.world.tasks import TASKS
+
+    def make(run_dir: Path, task: str) -> Path:
+        record, rng, seeds = TASKS[task], np.random.default_rng(0), (0, 4)
+        sizes = ((record.obs_dim, 16), (16, 2 * record.action_dim))
+        run_dir.mkdir()
+        data: dict[str, Any] = {"name": "mine", "sha256": "ef" * 32, "num_transitions": 10, "task": task}
+        data |= {"obs_mean": [0.0] * record.obs_dim, "obs_std": [0.5] * record.obs_dim}
+        data |= {"action_low": [record.action_low] * record.action_dim}
+        data |= {"action_high": [record.action_high] * record.action_dim}
+        loop = {"total_updates": 40, "eval_episodes": 10}
+        store.write_json(run_dir / store.CONFIG, {"algo": "bc", "seeds": list(seeds), "data": data, "loop": loop})
+        store.write_json(run_dir / store.PROVENANCE, {"command": ["damorl"], "versions": {}, "git": None})
+        store.write_json(run_dir / store.RESULT, {})
+        store.append_metrics(run_dir, [{"step": 40, "seed": seed, "eval/return_mean": 1.0} for seed in seeds])
+        arrays: dict[str, np.ndarray] = {}
+        for seed in seeds:
+            layers = tuple((rng.normal(0, 0.5, s).astype(np.float32), np.zeros(s[1], np.float32)) for s in sizes)
+            arrays |= to_arrays(layers, f"{seed}/")
+        save_file(arrays, run_dir / POLICIES)
+        return run_dir
+
+    return make

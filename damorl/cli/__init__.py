@@ -16,6 +16,7 @@ USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv
                [--population divergence_weight=0.3,1,3]  several settings in one program
   damorl sweep GRID.toml [--backend local|ray|slurm]      many runs: every core, every node, nothing lost
   damorl eval RUN_DIR|FILE [--episodes N] [--noise S]     score policies in the simulator
+              [--vary friction=0.8,1.2 mass=1.5]          and under changed physics
   damorl select RUN_DIR...                                choose a policy without a simulator
   damorl model RUN_DIR|DATASET [--horizon N]              how far a learned model can be trusted
   damorl report RUN_DIR|DIR... [--out report.html]        curves, tables and intervals as one page

@@ -20,7 +20,7 @@ class ExportArgs:
     examples:
       damorl export runs/damo-hopper-medium-expert-quick-1a2b3c4d --format onnx
       damorl export runs/damo-hopper-medium-expert-quick-1a2b3c4d --format jax --seed 1 --step 100000
-      damorl export runs/damo-hopper-medium-expert-quick-1a2b3c4d --out hopper.onnx
+      damorl export runs/damo-hopper-medium-expert-quick-1a2b3c4d --out hopper.onnx --distribution
     """
 
     run_dir: tyro.conf.Positional[Path]
@@ -35,6 +35,8 @@ class ExportArgs:
     """Which setting of a population, by its number; the first one by default."""
     out: Path | None = None
     """The file, ending in .onnx or .jaxpolicy; in RUN_DIR/export by default."""
+    distribution: bool = False
+    """Also give mean and log_std, so that actions can be sampled (onnx only)."""
     json: bool = False
     """Print the path and the card as JSON."""
 
@@ -45,12 +47,15 @@ def export_verb(argv: list[str]) -> int:
     from damorl.experiment.export import card_paths, export_policy
     from damorl.experiment.policy_card import score_sentence
 
-    path, card = export_policy(args.run_dir, args.format, args.seed, args.step, args.out, args.setting)
+    chosen = args.seed, args.step, args.out, args.setting, args.distribution
+    path, card = export_policy(args.run_dir, args.format, *chosen)
     if args.json:
         print_json({"path": path, "card": card})
         return 0
     print(f"{card['algorithm']} on {card['dataset']['name']}, seed {card['seed']}: {score_sentence(card['score'])}")
     print(f"obs [batch, {card['obs_dim']}] -> action [batch, {card['action_dim']}], in the environment's own units")
+    if args.distribution:
+        print("and mean, log_std of the Gaussian before the tanh")
     print("\n".join(f"  {line}" for line in card["usage"]))
     for name, file in zip(("policy", "card", "card"), (path, *card_paths(path)), strict=True):
         print(f"{name + ':':<8}{file}")

@@ -1,4 +1,4 @@
-"""`damorl eval`: what a policy is worth in the simulator."""
+"""`damorl eval`: what a policy is worth in the simulator, as it is or changed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import tyro
 
 from damorl.cli.base import parse, print_json
+from damorl.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,6 +19,7 @@ class EvalArgs:
     examples:
       damorl eval runs/damo-hopper-medium-expert-quick-1a2b3c4d --episodes 100
       damorl eval runs/damo-hopper-medium-expert-quick-1a2b3c4d --noise 0.05 --step 50000
+      damorl eval runs/damo-hopper-medium-expert-quick-1a2b3c4d --vary friction=0.8,1.2 mass=0.5,1.5 --episodes 50
       damorl eval policy.onnx --episodes 20
     """
 
@@ -33,6 +35,12 @@ class EvalArgs:
     """Earlier policies of the run, kept at this update; the last ones by default."""
     task: str | None = None
     """Task to play, for an exported policy that does not tell."""
+    vary: tuple[str, ...] = ()
+    """Play the task under changed physics too, one change at a time: factors of the task's own friction, mass, gravity,
+    actuator (strength) and damping (of joints), and deviations of action_noise (of actions in [-1, 1]) and
+    observation_noise (as --noise), as friction=0.8,1.2 mass=0.5,1.5."""
+    picture: Path | None = None
+    """PNG file that --vary is drawn into."""
     json: bool = False
     """Print JSON."""
 
@@ -42,12 +50,39 @@ def eval_verb(argv: list[str]) -> int:
     args = parse(EvalArgs, "eval", argv)
     from damorl.api import evaluate
 
-    rows = evaluate(args.path, args.episodes, args.noise, args.stochastic, args.step, args.task)
+    how = args.episodes, args.noise, args.stochastic, args.step, args.task
+    if args.vary:
+        return vary(args, how)
+    if args.picture is not None:
+        raise UserError(f"--picture {args.picture}: expected --vary with it, found none; name what to vary")
+    rows = evaluate(args.path, *how)
     if args.json:
         print_json(rows)
         return 0
     for row in rows:
         print(line(row))
+    return 0
+
+
+def vary(args: EvalArgs, how: tuple[Any, ...]) -> int:
+    """The table of changed worlds, and the picture."""
+    from damorl.api import evaluate
+    from damorl.experiment.command import parse_values
+    from damorl.experiment.varied import format_varied
+
+    if args.picture is not None and args.picture.suffix != ".png":
+        raise UserError(f"--picture {args.picture}: expected a name that ends in .png; choose another")
+    rows = evaluate(args.path, *how, vary=parse_values("--vary", "a factor", "friction=0.8,1.2", args.vary))
+    if args.picture is not None:
+        from damorl.report.varied import draw_varied
+
+        draw_varied(rows, args.path.resolve().name, args.picture)
+    if args.json:
+        print_json(rows)
+        return 0
+    print(f"{args.path}\n{format_varied(rows)}")
+    if args.picture is not None:
+        print(f"picture: {args.picture}")
     return 0
 
 

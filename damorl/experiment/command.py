@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from damorl.errors import UserError
 from damorl.experiment.config import RunConfig, defaults, dotted
 
 
@@ -50,3 +51,21 @@ def argument(value: Any) -> Iterator[str]:
 def spread(names: Any) -> str:
     """`["angle", "speed"]` as `angle,speed`."""
     return names if isinstance(names, str) else ",".join(names)
+
+
+def parse_values(option: str, kind: str, example: str, words: Sequence[str]) -> dict[str, list[float]]:
+    """`["name=0.3,1"]` as `{"name": [0.3, 1.0]}`. UserError, with the option, what it names and an example, for
+    anything else and for a name that comes twice."""
+    found: dict[str, list[float]] = {}
+    for word in words:
+        name, _, values = word.partition("=")
+        try:
+            numbers = [float(value) for value in values.split(",")]
+        except ValueError as error:
+            raise UserError(
+                f"{option}: expected {kind} and its values, as {example}, found '{word}': correct it"
+            ) from error
+        if name in found:
+            raise UserError(f"{option}: expected each {kind[2:]} once, found {name} twice: join its values by commas")
+        found[name] = numbers
+    return found

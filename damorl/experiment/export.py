@@ -37,25 +37,32 @@ def export_policy(
     step: int | None = None,
     out: Path | str | None = None,
     setting: int | None = None,
+    distribution: bool = False,
 ) -> Export:
     """Write one policy of a run as `kind`, `onnx` or `jax`, with its card inside and beside it, as JSON and Markdown.
 
     The policy takes `obs` float32 `[batch, obs_dim]` and gives `action` float32 `[batch, action_dim]`, both in the
     environment's own units, for any batch size of 1 or more. By default it is the first seed's (of the first setting,
-    in a population) after the last update, and goes below `RUN_DIR/export`. Raises UserError for an unknown format,
-    seed, setting or step, a missing package, and for
-    a place that cannot be written or holds something else than an export.
+    in a population) after the last update, and goes below `RUN_DIR/export`. With `distribution` (ONNX only) it also
+    gives `mean` and `log_std` of the Gaussian before the tanh, float32 `[batch, action_dim]`, to sample from. Raises
+    UserError for an unknown format, seed, setting or step, a missing package, and for a place that cannot be written
+    or holds something else than an export.
     """
     run_dir = Path(run_dir)
     if kind not in SUFFIXES:
         raise UserError(f"unknown export format {kind!r}: choose one of {', '.join(SUFFIXES)}")
+    if distribution and kind != "onnx":
+        raise UserError(f"expected the format onnx for a policy with its distribution, found {kind}: choose onnx")
     layers, config = load_layers(run_dir, seed, step, setting), store.read_json(run_dir / store.CONFIG)
     chosen = find_member(config, seed, setting, run_dir)
     path = default_path(run_dir, kind, chosen, step_of(run_dir, step)) if out is None else Path(out)
     check_place(path, kind)
     graph = make_graph(layers, config, run_dir)
-    program = to_onnx(graph) if kind == "onnx" else to_stablehlo(graph)
-    card = make_card(run_dir, chosen, step, kind, command(run_dir, kind, chosen, step, out)) | {
+    program = to_onnx(graph, distribution) if kind == "onnx" else to_stablehlo(graph)
+    outputs = ["action", "mean", "log_std"] if distribution else ["action"]
+    words = command(run_dir, kind, chosen, step, out) + ["--distribution"] * distribution
+    card = make_card(run_dir, chosen, step, kind, words) | {
+        "outputs": outputs,
         "obs_dim": graph.obs_dim,
         "action_dim": graph.low.size,
         "action_low": graph.low.tolist(),
@@ -64,7 +71,7 @@ def export_policy(
         "program_bytes": len(program),
         "program_sha256": hashlib.sha256(program).hexdigest(),
     }
-    card = store.plain(card | {"usage": usage(kind, path.name, graph.obs_dim), "limits": limits(card)})
+    card = store.plain(card | {"usage": usage(kind, path.name, graph.obs_dim, outputs), "limits": limits(card)})
     write(path, program, card)
     return Export(path, card)
 

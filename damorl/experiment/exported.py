@@ -1,4 +1,4 @@
-"""Using an exported policy: reading the file back, and playing it in the simulator."""
+"""Using an exported policy: reading the file back and calling it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from damorl.errors import UserError
-from damorl.experiment.describe import describe_episodes
-from damorl.experiment.evaluation import EVAL_SEED
 from damorl.experiment.policy_card import FORMAT, VERSION
 from damorl.experiment.policy_graph import import_extra
-from damorl.types import Spec
-from damorl.world.evaluate import Evaluator
-from damorl.world.tasks import Task, find_task, to_unit
+from damorl.world.tasks import Task, find_task
 
 PROGRAM, CARD = "policy.stablehlo", "card.json"
 """Names inside a `.jaxpolicy` file; an ONNX file holds its card under the same key."""
@@ -78,12 +74,23 @@ def unpack_onnx(content: bytes) -> tuple[bytes, dict[str, Any]]:
     return content[: card["program_bytes"]], card
 
 
+Call = Callable[[np.ndarray, tuple[str, ...]], list[np.ndarray]]
+"""A program: some of its outputs, `[N, action_dim]` each, for observations `[N, obs_dim]`."""
+
+
 def load_exported(path: Path | str) -> tuple[Act, dict[str, Any]]:
     """An exported policy as a function on NumPy arrays, and its card.
 
     The function maps `[*B, obs_dim]` to float32 `[*B, action_dim]`, both in the environment's own units. UserError for
     a damaged or foreign file, a missing package, and a program that the installed onnxruntime or JAX cannot read.
+    `damorl.load_policy` reads the same files and gives more.
     """
+    call, card = open_exported(path)
+    return lambda obs: call(obs, ("action",))[0], card
+
+
+def open_exported(path: Path | str) -> tuple[Call, dict[str, Any]]:
+    """An exported policy that gives any of the outputs that its card names, for `[*B, obs_dim]`, and its card."""
     program, card = read_exported(path)
     start = start_onnx if card["kind"] == "onnx" else start_stablehlo
     if card["kind"] == "onnx":
@@ -94,60 +101,35 @@ def load_exported(path: Path | str) -> tuple[Act, dict[str, Any]]:
         reason = " ".join(str(error).split())
         raise not_ours(Path(path), f"a program that the installed packages do not read ({reason})") from error
 
-    def act(obs: np.ndarray) -> np.ndarray:
+    def call(obs: np.ndarray, outputs: tuple[str, ...]) -> list[np.ndarray]:
         rows = np.asarray(obs, np.float32)
         if rows.shape[-1:] != (card["obs_dim"],):
             raise UserError(
                 f"{path}: expected observations of {card['obs_dim']} features, found shape {rows.shape}; "
                 "give it those of its own task"
             )
-        return run(rows.reshape(-1, card["obs_dim"])).reshape(*rows.shape[:-1], card["action_dim"])
+        found = run(rows.reshape(-1, card["obs_dim"]), outputs)
+        return [values.reshape(*rows.shape[:-1], card["action_dim"]) for values in found]
 
-    return act, card
+    return call, card
 
 
-def start_onnx(program: bytes) -> Act:
-    """The model in onnxruntime, `[N, obs_dim] -> [N, action_dim]`, on one thread: it is small."""
+def start_onnx(program: bytes) -> Call:
+    """The model in onnxruntime, on one thread: it is small."""
     runtime = import_extra("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     session = runtime.InferenceSession(program, options, providers=["CPUExecutionProvider"])
-    return lambda obs: session.run(["action"], {"obs": obs})[0]
+    return lambda obs, outputs: session.run(list(outputs), {"obs": obs})
 
 
-def start_stablehlo(program: bytes) -> Act:
-    """The program in JAX, `[N, obs_dim] -> [N, action_dim]`, compiled once for every N."""
+def start_stablehlo(program: bytes) -> Call:
+    """The program in JAX, compiled once for every N; the action is its only output."""
     import jax
     from jax import export
 
     call = jax.jit(export.deserialize(bytearray(program)).call)
-    return lambda obs: np.asarray(call(obs))
-
-
-def evaluate_exported(
-    path: Path | str,
-    task: str | Task | None = None,
-    episodes: int = 10,
-    noise: float = 0.0,
-    eval_seed: int = EVAL_SEED,
-) -> list[dict[str, Any]]:
-    """Score an exported policy in the simulator: one row, with the keys of `damorl.evaluate`.
-
-    `task` is by default the one that it was trained for; `noise` is a share of each feature's standard deviation in
-    the training data. Raises UserError without a task or simulator, and for a policy that does not fit the task.
-    """
-    act, card = load_exported(path)
-    task = task_of(path, card) if task is None else find_task(task) if isinstance(task, str) else task
-    std = card["observations"].get("obs_std")
-    evaluator = Evaluator(task, Spec(card["obs_dim"], card["action_dim"]))
-    try:
-        played = evaluator.run(
-            lambda obs: to_unit(task, act(obs)), episodes, eval_seed, noise, None if std is None else np.asarray(std)
-        )
-    finally:
-        evaluator.close()
-    settings = {"seed": card["seed"], "episodes": episodes, "noise": noise, "stochastic": False}
-    return [settings | describe_episodes(task, played)]
+    return lambda obs, outputs: [np.asarray(call(obs))]
 
 
 def task_of(path: Path | str, card: dict[str, Any]) -> Task:

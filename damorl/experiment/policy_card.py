@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from damorl.experiment.result import LAST
 from damorl.record import store
 from damorl.record.ending import final_step
 from damorl.record.members import Member, describe
+from damorl.world.tasks import TASKS
 
 FORMAT, VERSION = "damorl policy", 1
 CARD_TITLE = "# Policy card: "
@@ -29,6 +31,12 @@ ROUNDING = (
     "Arithmetic is float32: for observations like the data's, actions agree with the JAX policy to 1e-5; for features "
     "a thousand times larger, sums that cancel can differ by more, as they do in JAX itself from batch size to batch "
     "size."
+)
+DETERMINISTIC = "Deterministic: the action is the mode of the stochastic policy that was trained."
+SAMPLING = (
+    "`action` is the mode of the stochastic policy that was trained. A sample is `tanh(mean + exp(log_std) * noise)` "
+    "with standard normal noise, in [-1, 1]; times half the width of the action bounds, plus their centre, it is in "
+    "the environment's units. `log_std` means something only where the algorithm trains it (td3bc and rebrac do not)."
 )
 
 
@@ -55,18 +63,18 @@ def score_of(run_dir: Path, config: dict[str, Any], member: Member, step: int | 
     }
 
 
-def make_card(run_dir: Path, member: Member, step: int | None, kind: str, command: list[str]) -> dict[str, Any]:
-    """Everything but the sizes and bounds, which the graph knows. `command` is what exported it."""
-    config, provenance = (store.read_json(run_dir / name) for name in (store.CONFIG, store.PROVENANCE))
+def about(run_dir: Path, member: Member, step: int | None) -> dict[str, Any]:
+    """What a run knows of one of its policies: algorithm, data and their hash, task, seed, step, score."""
+    config = store.read_json(run_dir / store.CONFIG)
     data = config["data"]
     step = step_of(run_dir, step)
+    task = TASKS.get(data["task"])
     return {
-        "format": FORMAT,
-        "version": VERSION,
-        "kind": kind,
+        "run": run_dir.resolve().name,
         "algorithm": config["algo"],
         "dataset": {key: data.get(key) for key in ("name", "sha256", "num_transitions")},
         "task": data["task"],
+        "obs_names": [] if task is None else list(task.obs_names),
         "reference_min": data.get("reference_min"),
         "reference_max": data.get("reference_max"),
         "seed": member.seed,
@@ -74,6 +82,17 @@ def make_card(run_dir: Path, member: Member, step: int | None, kind: str, comman
         "step": step,
         "score": score_of(run_dir, config, member, step),
         "observations": {key: data[key] for key in OBS_FACTS if data.get(key) is not None},
+    }
+
+
+def make_card(run_dir: Path, member: Member, step: int | None, kind: str, command: list[str]) -> dict[str, Any]:
+    """Everything but the sizes and bounds, which the graph knows. `command` is what exported it."""
+    provenance = store.read_json(run_dir / store.PROVENANCE)
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        **about(run_dir, member, step),
         "trained": {
             "command": shlex.join(provenance.get("command", [])),
             "git": provenance.get("git"),
@@ -87,14 +106,16 @@ def make_card(run_dir: Path, member: Member, step: int | None, kind: str, comman
     }
 
 
-def usage(kind: str, name: str, obs_dim: int) -> list[str]:
+def usage(kind: str, name: str, obs_dim: int, outputs: Sequence[str] = ("action",)) -> list[str]:
     """Three lines of Python that call the file `name`."""
     call = f"np.asarray(obs, np.float32).reshape(-1, {obs_dim})"
     if kind == "onnx":
         return [
             "import numpy as np, onnxruntime",
             f"session = onnxruntime.InferenceSession({json.dumps(name)})",
-            f'action = session.run(["action"], {{"obs": {call}}})[0]',
+            f'{", ".join(outputs)} = session.run({json.dumps(list(outputs))}, {{"obs": {call}}})'
+            if len(outputs) > 1
+            else f'action = session.run(["action"], {{"obs": {call}}})[0]',
         ]
     return [
         "import zipfile, numpy as np, jax.export",
@@ -108,7 +129,7 @@ def limits(card: dict[str, Any]) -> list[str]:
     task = f" of the task {card['task']}" if card["task"] else ""
     found = [
         f"Trained offline, on {card['dataset']['name']}{task} only: away from the states in it, it extrapolates.",
-        "Deterministic: the action is the mode of the stochastic policy that was trained.",
+        SAMPLING if "log_std" in card["outputs"] else DETERMINISTIC,
         ROUNDING,
     ]
     if card["score"] is None:
@@ -133,6 +154,11 @@ def markdown(card: dict[str, Any], name: str) -> str:
         "score": score_sentence(card["score"]),
         "input `obs`": f"float32 [batch, {card['obs_dim']}], in the environment's own units",
         "output `action`": f"float32 [batch, {card['action_dim']}], in the environment's own units",
+        **(
+            {"outputs `mean`, `log_std`": f"float32 [batch, {card['action_dim']}], of the Gaussian before the tanh"}
+            if "log_std" in card["outputs"]
+            else {}
+        ),
         "action bounds": f"{card['action_low']} to {card['action_high']}",
         "observation scaling": "inside" if card["standardised"] else "none: the network takes raw observations",
         **{f"{key.removeprefix('obs_')} of the data's observations": brief(values) for key, values in obs.items()},

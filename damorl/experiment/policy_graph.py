@@ -1,4 +1,4 @@
-"""A deterministic policy as one graph, from the environment's observations to its actions, in ONNX and StableHLO.
+"""A policy as one graph, from the environment's observations to its actions, in ONNX and StableHLO.
 
 ONNX is written node by node with `onnx.helper`: a policy is a chain of a dozen nodes, for which a tracer would be one
 more dependency, slower, and free to change the graph from version to version. Opset 17 and IR version 8 (June 2022)
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from damorl.behaviour.host_policy import NumpyPolicy
+from damorl.behaviour.host_policy import LOG_STD_MAX, LOG_STD_MIN, NumpyPolicy
 from damorl.errors import UserError
 from damorl.experiment.describe import CARD as DATASET_CARD
 from damorl.record import store
@@ -44,6 +44,8 @@ class Graph(NamedTuple):
     low: np.ndarray
     """The environment's action bounds, `[action_dim]`."""
     high: np.ndarray
+    log_std: tuple[np.ndarray, np.ndarray] | None = None
+    """The last layer's other half, kernel and bias of the log standard deviation. None: the mode is all there is."""
 
     @property
     def obs_dim(self) -> int:
@@ -77,7 +79,8 @@ def make_graph(layers: NumpyPolicy, config: dict[str, Any], run_dir: Path) -> Gr
     if not np.all(low < high):
         raise UserError(f"{source}: expected action_low below action_high, found {low} and {high}; correct the task")
     means = (*hidden, (kernel[:, :action_dim], bias[:action_dim]))
-    return Graph(means, read_standardiser(config.get("policy"), obs_dim, source), low, high)
+    log_std = kernel[:, action_dim:], bias[action_dim:]
+    return Graph(means, read_standardiser(config.get("policy"), obs_dim, source), low, high, log_std)
 
 
 def read_bounds(run_dir: Path, data: dict[str, Any]) -> tuple[Any, Any]:
@@ -131,30 +134,50 @@ def operators(graph: Graph) -> list[tuple[str, tuple[np.ndarray, ...]]]:
     return [*steps, ("Max", (graph.low,)), ("Min", (graph.high,))]
 
 
-def to_onnx(graph: Graph) -> bytes:
-    """The graph as an ONNX model, checked with full shape inference. UserError without the package."""
+def to_onnx(graph: Graph, distribution: bool = False) -> bytes:
+    """The graph as an ONNX model, checked with full shape inference. With `distribution` it also gives `mean` and
+    `log_std` of the Gaussian before the tanh. UserError without the package."""
     onnx = import_extra("onnx")
-    helper, constant, steps = onnx.helper, onnx.numpy_helper.from_array, operators(graph)
-    nodes, constants, value = [], [], "obs"
-    for number, (operator, arrays) in enumerate(steps):
-        stem = f"{operator.lower()}{number}"
-        names = [f"{stem}_{index}" for index in range(len(arrays))]
-        constants += [constant(np.array(array), name) for array, name in zip(arrays, names, strict=True)]
-        result = "action" if number == len(steps) - 1 else stem
-        nodes.append(helper.make_node(operator, [value, *names], [result]))
-        value = result
-    obs, action = (
+    helper, steps = onnx.helper, operators(graph)
+    results = [f"{operator.lower()}{number}" for number, (operator, _) in enumerate(steps)]
+    results[-1], outputs = "action", ["action"]
+    nodes, constants = [], []
+    if distribution:
+        means = max(number for number, (operator, _) in enumerate(steps) if operator == "Gemm")
+        results[means], outputs = "mean", ["action", "mean", "log_std"]
+        low, high = (np.full(graph.low.size, bound, np.float32) for bound in (LOG_STD_MIN, LOG_STD_MAX))
+        assert graph.log_std is not None
+        own = [("Gemm", graph.log_std), ("Max", (low,)), ("Min", (high,))]
+        nodes, constants = chain(results[means - 1] if means else "obs", own, ["deviation", "bounded", "log_std"])
+    main_nodes, main_constants = chain("obs", steps, results)
+    obs, *values = (
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", size])
-        for name, size in (("obs", graph.obs_dim), ("action", graph.low.size))
+        for name, size in (("obs", graph.obs_dim), *((name, graph.low.size) for name in outputs))
     )
     model = helper.make_model(
-        helper.make_graph(nodes, "policy", [obs], [action], constants),
+        helper.make_graph([*main_nodes, *nodes], "policy", [obs], values, [*main_constants, *constants]),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="damorl",
     )
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
+
+
+def chain(
+    value: str, steps: list[tuple[str, tuple[np.ndarray, ...]]], results: list[str]
+) -> tuple[list[Any], list[Any]]:
+    """Nodes that work on `value` one after the other, each with a name for its result, and their constants."""
+    onnx = import_extra("onnx")
+    nodes, constants = [], []
+    for (operator, arrays), result in zip(steps, results, strict=True):
+        names = [f"{result}_{index}" for index in range(len(arrays))]
+        constants += [
+            onnx.numpy_helper.from_array(np.array(array), name) for array, name in zip(arrays, names, strict=True)
+        ]
+        nodes.append(onnx.helper.make_node(operator, [value, *names], [result]))
+        value = result
+    return nodes, constants
 
 
 def to_stablehlo(graph: Graph) -> bytes:

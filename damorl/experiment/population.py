@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from damorl.errors import UserError
+from damorl.experiment.command import parse_values
 from damorl.experiment.config import RunConfig, replace
 from damorl.record.members import Member
 from damorl.types import Array, Fit, Key, Problem
@@ -83,20 +84,7 @@ def checked_values(config: RunConfig, name: str, values: Sequence[float]) -> tup
 
 def parse_population(words: Sequence[str]) -> dict[str, list[float]]:
     """`["divergence_weight=0.3,1"]` as `{"divergence_weight": [0.3, 1.0]}`. UserError for anything else."""
-    found: dict[str, list[float]] = {}
-    for word in words:
-        name, _, values = word.partition("=")
-        try:
-            numbers = [float(value) for value in values.split(",")]
-        except ValueError as error:
-            raise UserError(
-                f"--population: expected a setting and its values, as divergence_weight=0.3,1,3, found '{word}': "
-                "correct it"
-            ) from error
-        if name in found:
-            raise UserError(f"--population: expected each setting once, found {name} twice: join its values by commas")
-        found[name] = numbers
-    return found
+    return parse_values("--population", "a setting", "divergence_weight=0.3,1,3", words)
 
 
 def member_settings(config: RunConfig, member: Member) -> Any:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from damorl.behaviour.host_policy import NumpyPolicy, act, from_arrays, to_arrays
+from damorl.behaviour.host_policy import NumpyPolicy, from_arrays, to_arrays
 from damorl.errors import UserError
 from damorl.files import atomic_file, writing
 from damorl.record import ending, store
@@ -145,18 +145,6 @@ def load_arrays(
     if not path.exists():
         raise UserError(f"{path}: expected a trained policy, found no file: finish the run first (--resume)")
     return load_file(path), find_member(config, seed, setting, path)
-
-
-def load_policy(
-    run_dir: Path | str, seed: int | None = None, step: int | None = None, setting: int | None = None
-) -> Callable[[np.ndarray], np.ndarray]:
-    """The trained policy as a function `[*B, obs_dim] -> [*B, action_dim]` on NumPy arrays, deterministic.
-
-    Actions are in [-1, 1]. `step` chooses one of `list_policies`, the last one by default,
-    `setting` one of those of a population, by its number in result.json.
-    """
-    layers = load_layers(run_dir, seed, step, setting)
-    return lambda obs: act(layers, np.asarray(obs, np.float32), None)
 
 
 def summarise(run_dir: Path, stop: ending.Stopped | None = None, step: int = 0) -> Result:

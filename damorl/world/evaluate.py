@@ -13,14 +13,14 @@ from damorl.world.simulators import make_env, simulator_of
 from damorl.world.task import Task
 
 if TYPE_CHECKING:
-    import gymnasium
+    from damorl.world.simulators import Env
 
 Act = Callable[[np.ndarray], np.ndarray]
 """A policy on the host, `[N, obs_dim] -> [N, action_dim]`, with actions in [-1, 1] whatever the simulator's bounds."""
 
 WRONG_TASK = "evaluate it on the task it was trained for"
-# An episode's draws beside the simulator's own, which use the same seed: measurement noise, and a policy's sampling.
-NOISE_STREAM, ACTION_STREAM = 1, 2
+# An episode's draws beside the simulator's own, from the same seed: noise on the state, sampling, noise on actions.
+NOISE_STREAM, ACTION_STREAM, DISTURBANCE_STREAM = 1, 2, 3
 BLOCK = 128  # steps for which draws are made at once
 
 
@@ -45,8 +45,18 @@ class Evaluator:
     not depend on who else is still running.
     """
 
-    def __init__(self, task: Task, spec: Spec | None = None) -> None:
-        """`spec` holds the policy's dimensions; `UserError` if the task's differ, or if it has no simulator."""
+    def __init__(
+        self,
+        task: Task,
+        spec: Spec | None = None,
+        change: Callable[[Env], None] | None = None,
+        action_noise: float = 0.0,
+    ) -> None:
+        """`spec` holds the policy's dimensions; `UserError` if the task's differ, or if it has no simulator.
+
+        `change` is done to each simulator when it is opened (see `damorl.world.physics`). `action_noise` is the
+        standard deviation of Gaussian noise on the actions in [-1, 1], which are then clipped.
+        """
         simulator_of(task)
         if spec is not None and spec != task.spec:
             raise UserError(
@@ -54,7 +64,8 @@ class Evaluator:
                 f"{task.action_dim} actions, found {spec.obs_dim} and {spec.action_dim}; {WRONG_TASK}"
             )
         self.task = task
-        self.envs: list[gymnasium.Env[np.ndarray, np.ndarray]] = []
+        self.change, self.action_noise = change, action_noise
+        self.envs: list[Env] = []
 
     def run(
         self,
@@ -78,13 +89,14 @@ class Evaluator:
                 f"{seed}; pass for example --episodes 10"
             )
         measure = measurement(noise, obs_std, self.task.obs_dim, range(seed, seed + num_episodes))
-        self.envs += [make_env(self.task) for _ in range(num_episodes - len(self.envs))]
+        disturb = disturbance(self.action_noise, self.task.action_dim, range(seed, seed + num_episodes))
+        self.envs += [self.opened() for _ in range(num_episodes - len(self.envs))]
         obs = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(self.envs[:num_episodes])])
         returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, np.int64)
         terminated, truncated = np.zeros(num_episodes, bool), np.zeros(num_episodes, bool)
         running = np.arange(num_episodes)
         while running.size:
-            action = self.checked(np.asarray(act(measure(obs))), num_episodes)
+            action = disturb(self.checked(np.asarray(act(measure(obs))), num_episodes))
             reward = np.zeros(num_episodes)
             for i in running:
                 obs[i], reward[i], terminated[i], truncated[i], _ = self.envs[i].step(action[i])
@@ -94,6 +106,13 @@ class Evaluator:
             lengths[running] += 1
             running = np.flatnonzero(~(terminated | truncated))
         return Episodes(returns, lengths, terminated)
+
+    def opened(self) -> Env:
+        """A new simulator of the task, changed."""
+        env = make_env(self.task)
+        if self.change is not None:
+            self.change(env)
+        return env
 
     def checked(self, action: np.ndarray, num_episodes: int) -> np.ndarray:
         """The actions, if the simulator can take them."""
@@ -142,6 +161,14 @@ def measurement(
         )
     scale, draws = noise * obs_std, _normal_draws(seeds, NOISE_STREAM, obs_dim)
     return lambda obs: obs + scale * next(draws)
+
+
+def disturbance(noise: float, action_dim: int, seeds: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
+    """What the simulator is given for actions in [-1, 1]: the same, or with Gaussian noise, one stream per episode."""
+    if noise == 0.0:
+        return lambda action: action
+    draws = _normal_draws(seeds, DISTURBANCE_STREAM, action_dim)
+    return lambda action: np.clip(action + noise * next(draws), -1.0, 1.0)
 
 
 def action_draws(task: Task, num_episodes: int, seed: int) -> Iterator[np.ndarray]:

@@ -24,11 +24,10 @@ from damorl.data.store import write_dataset
 from damorl.errors import UserError
 from damorl.experiment.describe import CARD
 from damorl.experiment.export import card_paths, export_policy
-from damorl.experiment.exported import evaluate_exported, load_exported, read_exported
+from damorl.experiment.exported import load_exported, read_exported
 from damorl.experiment.result import POLICIES, load_layers
 from damorl.parts.actor import init_actor, policy
 from damorl.record import store
-from damorl.world.tasks import find_task
 from damorl.world.units import as_metadata, make_bounds
 
 OBS_DIM, ACTION_DIM, HIDDEN = 11, 3, (64, 64)
@@ -314,10 +313,10 @@ def test_observations_of_another_task_are_refused(run_dir: Path, tmp_path: Path)
 def test_a_policy_without_a_task_needs_one(run_dir: Path, tmp_path: Path) -> None:
     path = export_policy(run_dir, out=tmp_path / "p.onnx").path
     with pytest.raises(UserError, match="expected a card that names a task, found none; give one with --task"):
-        evaluate_exported(path)
+        damorl.evaluate(path)
     with pytest.raises(UserError, match="expected 17 observations and 6 actions, found 11 and 3"):
-        evaluate_exported(path, "walker2d")
-    (row,) = evaluate_exported(path, find_task("hopper"), episodes=1)
+        damorl.evaluate(path, task="walker2d")
+    (row,) = damorl.evaluate(path, episodes=1, task="hopper")
     assert row["length_mean"] > 1
 
 
@@ -328,7 +327,7 @@ def test_a_simulator_with_other_bounds_is_played_in_its_own_units(tmp_path: Path
     assert (card["action_low"], card["action_high"]) == ([-2.0], [2.0])
     obs = np.random.default_rng(0).normal(0, 1, (100, 3)).astype(np.float32)
     np.testing.assert_allclose(load_exported(path)[0](obs), 2 * jax_policy(run_dir, obs), rtol=0, atol=2 * TOLERANCE)
-    (row,) = evaluate_exported(path, episodes=2)
+    (row,) = damorl.evaluate(path, episodes=2)
     assert row == {key: pytest.approx(value, rel=1e-3) for key, value in damorl.evaluate(run_dir, 2)[0].items()}
 
 
@@ -354,7 +353,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(("kind", "noise"), [("onnx", 0.0), ("jax", 0.1)])
 def test_the_score_is_the_runs_own(trained: Path, tmp_path: Path, kind: str, noise: float) -> None:
     path = export_policy(trained, kind, seed=5, out=tmp_path / f"p{SUFFIX[kind]}").path
-    (row,) = evaluate_exported(path, episodes=2, noise=noise)
+    (row,) = damorl.evaluate(path, episodes=2, noise=noise)
     own = damorl.evaluate(trained, episodes=2, noise=noise)[1]
     assert list(row) == list(own)
     assert row["seed"] == own["seed"] == 5

@@ -19,8 +19,8 @@ from damorl.experiment import inputs
 from damorl.experiment import train as loop
 from damorl.experiment import units as scaling
 from damorl.experiment.config import LoopConfig, RunConfig, defaults
+from damorl.experiment.policy import load_policy
 from damorl.experiment.population import with_population
-from damorl.experiment.result import load_policy
 from damorl.paper.trained import critic_values, restore, synthetic
 from damorl.parts import dynamics, model_data
 from damorl.parts.actor import policy
