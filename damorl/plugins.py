@@ -53,7 +53,8 @@ def _scan(path: tuple[str, ...]) -> dict[str, dict[str, tuple[EntryPoint, ...]]]
     """All groups, for what is installed on `path`, which is `sys.path`."""
     found: dict[str, dict[str, tuple[EntryPoint, ...]]] = {group: {} for group in GROUPS}
     try:
-        points = [point for group in GROUPS for point in entry_points(group=group)]
+        every = entry_points()
+        points = [point for group in GROUPS for point in every.select(group=group)]
     except Exception as reason:  # one damaged file of any package is enough
         warnings.warn(
             f"plug-ins are left out, for the entry points of the installed packages cannot be read: {reason}",

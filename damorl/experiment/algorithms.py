@@ -46,7 +46,7 @@ def check_record(name: str, algorithm: Algorithm) -> None:
     kind = algorithm.config_type
     try:
         frozen = dataclasses.is_dataclass(kind) and hash(kind()) is not None
-    except TypeError:
+    except Exception:  # somebody else's code
         frozen = False
     if not frozen:
         raise UserError(f"expected config_type to be a frozen dataclass with defaults, found {kind!r}; make it one")
