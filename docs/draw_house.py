@@ -21,14 +21,14 @@ TALLEST = 10  # files in a column
 LETTER = 0.0085  # width of a letter per point of its size
 INK, BOX, ARROW = "#1f2a37", "#dfe9f5", "#8aa0b8"
 FLOORS = [  # from the ground up; a room uses only rooms below it
-    ["types", "errors", "files"],
+    ["types", "errors", "files", "plugins"],
     ["core", "record"],
     ["parts", "world", "theory", "report"],
     ["algos", "data"],
     ["behaviour"],
     ["experiment"],
     ["api", "loggers"],
-    ["sweeps"],
+    ["sweeps", "testing"],
     ["paper"],
     ["cli"],
 ]
@@ -45,10 +45,10 @@ def arrows() -> Counter[tuple[str, str]]:
     found: Counter[tuple[str, str]] = Counter()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("damorl."):
-                target = (node.module or "").split(".")[1]
-                if target != room_of(path):
-                    found[room_of(path), target] += 1
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "damorl":
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                targets = {name.split(".")[1] for name in names} & {room for floor in FLOORS for room in floor}
+                found.update((room_of(path), target) for target in targets - {room_of(path)})
     return found
 
 

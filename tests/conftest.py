@@ -36,29 +36,9 @@ def damorl_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def hopper_toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hopper-shaped dataset of short episodes that drift upright, some of which fall."""
-    from damorl.data.store import write_dataset
+    from damorl.testing.algorithms import write_toy
 
-    rows, episode = 600, 50
-    rng = np.random.default_rng(0)
-    obs = rng.normal(0, 0.05, (rows, 11)).astype(np.float32)
-    obs[:, 0] += 1.25
-    next_obs = obs + rng.normal(0, 0.01, obs.shape).astype(np.float32)
-    last = np.arange(rows) % episode == episode - 1
-    terminal = last & (np.arange(rows) // episode % 2 == 0)
-    path = tmp_path_factory.mktemp("data") / "hopper-toy.hdf5"
-    write_dataset(
-        path,
-        {
-            "observations": obs,
-            "actions": rng.uniform(-0.9, 0.9, (rows, 3)).astype(np.float32),
-            "rewards": rng.uniform(0.5, 1.5, rows).astype(np.float32),
-            "next_observations": next_obs,
-            "terminals": terminal,
-            "timeouts": last & ~terminal,
-        },
-        {},
-    )
-    return path
+    return write_toy(tmp_path_factory.mktemp("data") / "hopper-toy.hdf5")
 
 
 @pytest.fixture(scope="session")

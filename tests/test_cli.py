@@ -66,6 +66,7 @@ def test_a_bad_flag_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture[
         ["report"],
         ["export"],
         ["paper"],
+        ["plugins"],
     ],
 )
 def test_every_verb_has_help_with_examples(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,19 +19,20 @@ PACKAGE = Path(damorl.__path__[0])
 # module of a room through. A room that is missing here may not exist: draw its arrow first.
 _CORE = {"types", "errors", "files", "core"}
 _LEARN = _CORE | {"parts", "algos"}
-_LIVE = _CORE | {"parts", "world", "data", "behaviour"}
+_LIVE = _CORE | {"plugins", "parts", "world", "data", "behaviour"}
 _HOUSE = _LEARN | _LIVE | {"_version", "record", "report", "experiment", "theory"}
 ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "types": set(),
     "errors": set(),
     "files": {"errors"},
+    "plugins": {"errors"},
     "core": {"types", "errors"},
     "parts": _CORE,
     "algos": _CORE | {"parts"},
     "theory": _CORE,
-    "world": _CORE,
-    "data": _CORE | {"world"},
+    "world": _CORE | {"plugins"},
+    "data": _CORE | {"plugins", "world"},
     "behaviour": _CORE | {"parts", "world", "data"},
     "record": {"types", "errors", "files", "_version"},
     "report": _CORE | {"record"},
@@ -39,6 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "loggers": {"errors", "record", "experiment"},
     "api": _HOUSE,
     "sweeps": _HOUSE | {"api"},
+    "testing": _HOUSE | {"api"},
     "": _HOUSE | {"loggers", "api", "sweeps"},  # damorl/__init__.py
     "paper": _HOUSE | {"api", "sweeps"},
     "cli": _HOUSE | {"loggers", "api", "", "paper", "sweeps"},

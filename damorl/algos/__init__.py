@@ -32,3 +32,5 @@ _MODULES = (
     trajectory_transformer,
 )
 ALGORITHMS: dict[str, Algorithm] = {module.ALGORITHM.name: module.ALGORITHM for module in _MODULES}
+BUILT_IN = frozenset(ALGORITHMS)
+"""The names that no plug-in may have."""

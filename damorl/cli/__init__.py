@@ -7,7 +7,21 @@ import sys
 from collections.abc import Callable, Sequence
 
 from damorl._version import __version__
-from damorl.cli import data, export, leaderboard, model, paper, report, score, select, sweep, theory, tools, train
+from damorl.cli import (
+    data,
+    export,
+    leaderboard,
+    model,
+    paper,
+    plugins,
+    report,
+    score,
+    select,
+    sweep,
+    theory,
+    tools,
+    train,
+)
 from damorl.errors import UserError
 
 USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv 2502.00850)
@@ -27,6 +41,7 @@ USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv
   damorl theory [--cases N] [--json]                      the paper's theorems, checked exactly on random problems
   damorl paper [list | fig1 ... fig5 | table1 | table2] [--scale smoke|quick|full]    the paper's figures, made anew
   damorl bench [--algo all|NAME...] [--compare CHECKOUT|JSON] [--json]
+  damorl plugins [--json]                                 algorithms, tasks and readers of other packages
   damorl --version
 
 Each of them explains itself with --help. A built-in data set is made by whatever first needs it (--no-make: refused).
@@ -51,6 +66,7 @@ VERBS: dict[str, Verb] = {
     "data": lambda argv: dispatch(DATA_VERBS, argv, "damorl data"),
     "theory": theory.theory_verb,
     "paper": paper.paper_verb,
+    "plugins": plugins.plugins_verb,
     "bench": tools.bench_verb,
 }
 

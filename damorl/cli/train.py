@@ -16,7 +16,7 @@ class TrainArgs:
     """What `damorl train` takes besides the fields of the configs."""
 
     algo: tyro.conf.Positional[str] = "damo"
-    """Algorithm: damo, or a baseline: bc, sac, mopo, ... (an unknown name lists them all)."""
+    """Algorithm: damo, a baseline (bc, sac, mopo, ...) or a plug-in's (an unknown name lists them all)."""
     dataset: str = "hopper-medium-expert"
     """Built-in name (`damorl data list`), D4RL name, path (HDF5, npz, CSV, Parquet) or Minari id."""
     preset: str = "quick"

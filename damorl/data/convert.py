@@ -25,7 +25,7 @@ from damorl.data.cache import cache_dir
 from damorl.data.columnar import CHUNK, Columns, read_columns, write_manifest
 from damorl.data.contents import COLUMNS, Contents
 from damorl.data.examine import Rows, judge, units_of
-from damorl.data.formats import FORMATS, HDF5, REMEDY, read_file
+from damorl.data.formats import HDF5, REMEDY, format_of, read_file
 from damorl.data.names import ColumnMap
 from damorl.data.rows import cuts, terminals
 from damorl.data.store import count_rows, read_rows, why_not_hdf5
@@ -82,7 +82,7 @@ def identity(path: Path, task: Task | None, columns: ColumnMap | None, bounds: B
 
 def first_rows(path: Path, columns: ColumnMap | None) -> Contents:
     """What an HDF5 file holds, with the first two rows of each array. UserError for a file of another kind."""
-    if path.suffix.lower() in FORMATS:
+    if format_of(path) is not HDF5:
         raise UserError(
             f"{path}: expected {HDF5.expected} to keep only some rows in memory, found a {path.suffix} file; "
             "store it as HDF5, or leave --resident-rows out"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from damorl import plugins
 from damorl.data.arrays import read_npz
 from damorl.data.contents import Contents, Unreadable, first_line
 from damorl.data.names import ColumnMap
@@ -31,15 +32,25 @@ FORMATS: dict[str, Format] = {
     ".csv": Format("a CSV table that begins with a line of column names", read_csv),
     ".parquet": Format("a Parquet table", read_parquet),
 }
-"""By how the file's name ends; all others are HDF5."""
+"""By how the file's name ends; plug-ins have more, and all others are HDF5."""
+BUILT_IN = frozenset(suffix[1:] for suffix in (*FORMATS, ".hdf5", ".h5"))
+"""The endings that no plug-in may have."""
+
+
+def format_of(path: Path) -> Format:
+    """The kind of file that the name of `path` says. UserError if a plug-in that has the ending cannot be used."""
+    ending = path.suffix.lower()
+    found = plugins.find(plugins.DATASETS, ending[1:], Format, BUILT_IN)
+    return FORMATS.get(ending, HDF5) if found is None else found
 
 
 def read_file(path: Path, columns: ColumnMap | None = None) -> Contents | Unreadable:
     """Read a file of any of the formats; one that cannot be read comes back as `Unreadable`.
 
-    UserError if `columns` is ill-formed (see `names.gather`), or if pyarrow is needed and missing.
+    UserError if `columns` is ill-formed (see `names.gather`), if pyarrow is needed and missing, or if the format is
+    that of a plug-in that cannot be used.
     """
-    form = FORMATS.get(path.suffix.lower(), HDF5)
+    form = format_of(path)
     found = _no_file(path)
     try:
         return Unreadable(found, form.expected, REMEDY) if found else form.read(path, columns)

@@ -20,9 +20,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-from damorl.algos import ALGORITHMS
+from damorl import plugins
 from damorl.algos.base import Algorithm
 from damorl.errors import UserError
+from damorl.experiment.algorithms import find_algorithm, is_built_in
 from damorl.parts.model_data import ModelSettings
 from damorl.record.members import Member, members_of
 
@@ -120,7 +121,7 @@ class RunConfig:
     @property
     def algorithm(self) -> Algorithm:
         """The algorithm's record."""
-        return ALGORITHMS[self.algo]
+        return find_algorithm(self.algo)
 
     @property
     def members(self) -> list[Member]:
@@ -140,13 +141,6 @@ class RunConfig:
         return f"{self.algo}-{dataset_stem(self.dataset)}-{self.preset}-{self.digest()}"
 
 
-def find_algorithm(name: str) -> Algorithm:
-    """Look an algorithm up; UserError with the known names otherwise."""
-    if name not in ALGORITHMS:
-        raise UserError(f"unknown algorithm '{name}': choose one of {', '.join(sorted(ALGORITHMS))}")
-    return ALGORITHMS[name]
-
-
 def dataset_key(dataset: str) -> str:
     """`/data/hopper_medium_expert-v2.hdf5` and `hopper-medium-expert` alike become `hopper-medium-expert`."""
     return re.sub(r"-v\d+$", "", dataset_stem(dataset)).replace("_", "-").lower()
@@ -155,7 +149,8 @@ def dataset_key(dataset: str) -> str:
 def dataset_stem(dataset: str) -> str:
     """What a run's directory calls its data: a file's name without suffix, a Minari id without slashes."""
     path = Path(dataset)
-    if path.suffix.lower() in (".hdf5", ".h5", ".npz", ".csv", ".parquet") or path.exists():
+    endings = {"hdf5", "h5", "npz", "csv", "parquet", *plugins.offers(plugins.DATASETS)}
+    if path.suffix[1:].lower() in endings or path.exists():
         return path.stem
     return dataset.removeprefix("minari:").strip("/").replace("/", "-")
 
@@ -179,8 +174,14 @@ def load_overrides(algo: str, preset: str, dataset: str) -> Overrides:
         for part in table_parts(algo):
             block = tables.get(step, {}).get(part, {})
             for name, entry in [*block.get("any", {}).items(), *block.get(dataset_key(dataset), {}).items()]:
-                found[name] = (entry["value"], entry["source"])
+                if part != "model_based" or has_setting(algo, name):
+                    found[name] = (entry["value"], entry["source"])
     return found
+
+
+def has_setting(algo: str, name: str) -> bool:
+    """Whether an algorithm has that (dotted) setting, or is built in and so must: a plug-in may lack SAC's."""
+    return is_built_in(algo) or name.partition(".")[0] in type_hints(find_algorithm(algo).config_type)
 
 
 @cache
@@ -192,10 +193,8 @@ def read_table(name: str) -> Mapping[str, Any]:
 def defaults(algo: str, preset: str, dataset: str) -> tuple[LoopConfig, Any]:
     """The settings of a preset before the user has a say."""
     overrides = {name: value for name, (value, _) in load_overrides(algo, preset, dataset).items()}
-    loop_names = {field.name for field in dataclasses.fields(LoopConfig)}
-    loop = {name: value for name, value in overrides.items() if name in loop_names}
-    rest = {name: value for name, value in overrides.items() if name not in loop_names}
-    return replace(LoopConfig(), loop), replace(find_algorithm(algo).config_type(), rest)
+    loop = {name: overrides.pop(name) for name in type_hints(LoopConfig) if name in overrides}
+    return replace(LoopConfig(), loop), replace(find_algorithm(algo).config_type(), overrides)
 
 
 def resolve(

@@ -14,6 +14,7 @@ from damorl.data.card import card_and_arrays
 from damorl.data.datasets import Dataset
 from damorl.data.stored import StoredDataset
 from damorl.errors import UserError
+from damorl.experiment.algorithms import origin_of_algorithm
 from damorl.experiment.config import RunConfig
 from damorl.parts.start import known_rows
 from damorl.record import store
@@ -93,7 +94,8 @@ def describe_run(config: RunConfig, dataset: Dataset | StoredDataset, run_dir: P
     device = jax.devices()[0].device_kind
     if isinstance(dataset, Dataset):
         write_card(dataset, run_dir, pictures)
-    store.write_json(run_dir / store.PROVENANCE, store.provenance(store.own_command(), dataset.sha256, device))
+    provenance = store.provenance(store.own_command(), dataset.sha256, device)
+    store.write_json(run_dir / store.PROVENANCE, provenance | {"algorithm": origin_of_algorithm(config.algo)})
     store.write_json(run_dir / store.CONFIG, config.as_dict() | {"data": describe_dataset(dataset, gamma)})
 
 

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from damorl.algos import ALGORITHMS
 from damorl.algos.base import Algorithm, OfflineData, Problem
 from damorl.errors import UserError
+from damorl.experiment.algorithms import find_algorithm
 from damorl.experiment.config import from_dict
 from damorl.experiment.result import load_arrays
 from damorl.record import store
@@ -72,7 +72,7 @@ def load_player(run_dir: Path | str, seed: int | None = None, step: int | None =
     """
     run_dir = Path(run_dir)
     config = store.read_json(run_dir / store.CONFIG)
-    algorithm = ALGORITHMS[config["algo"]]
+    algorithm = find_algorithm(config["algo"])
     if algorithm.planner is None:
         raise UserError(f"{run_dir}: expected a run that plans, found {config['algo']}: use damorl.load_policy")
     settings = from_dict(algorithm.config_type, config["algo_config"])

@@ -81,11 +81,14 @@ def list_policies(run_dir: Path | str) -> dict[int, Path]:
 
 
 def plans(config: Mapping[str, Any]) -> bool:
-    """Whether the algorithm of a stored run config acts by planning, not by a network alone."""
-    from damorl.algos import ALGORITHMS
+    """Whether the algorithm of a stored run config acts by planning, not by a network alone. One that is not here, or
+    is a plug-in that cannot be used, is taken not to."""
+    from damorl.experiment.algorithms import find_algorithm
 
-    algorithm = ALGORITHMS.get(config.get("algo", ""))
-    return algorithm is not None and algorithm.planner is not None
+    try:
+        return find_algorithm(config.get("algo", "")).planner is not None
+    except UserError:
+        return False
 
 
 def run_dirs_in(paths: Sequence[Path]) -> list[Path]:

@@ -102,6 +102,7 @@ def make_record(run_dir: Path) -> dict[str, Any]:
             "config": {key: value for key, value in config.items() if key != "data"},
             "data": {key: config["data"].get(key) for key in DATA},
             "provenance": {key: provenance.get(key) for key in MADE}
+            | {key: provenance[key] for key in ("algorithm",) if key in provenance}
             | {"command": without_out(provenance.get("command") or [])},
             "model_sha256": {seed: models.get("sha256", {}).get(seed) for seed in seeds},
             "seconds": {"fit": models.get("prepare_seconds")} | seconds(own[seeds[0]]),

@@ -269,6 +269,9 @@ def run_facts(run: Run, comparison: Comparison) -> dict[str, Any]:
     facts = {label: str(run.provenance[key]) for key, label in FACTS.items() if run.provenance.get(key) is not None}
     if source.get("revision"):
         facts["Revision"] = source["revision"] + (" with changes" if source.get("dirty") else "")
+    algorithm = run.provenance.get("algorithm") or {}
+    if algorithm.get("package") not in (None, "damorl"):
+        facts["Plug-in"] = f"{algorithm['package']} {algorithm['version']}"
     facts["Data"] = f"{run.data['name']}, sha256 {run.data['sha256']}"
     facts["Seeds"] = ", ".join(str(seed) for seed in run.config["seeds"])
     facts["Platform"] = str(run.provenance.get("platform", "not recorded"))

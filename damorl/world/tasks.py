@@ -6,9 +6,11 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from damorl import plugins
 from damorl.errors import UserError
 from damorl.world import feature_names as names
 from damorl.world.simulators import make_env as make_env
@@ -64,7 +66,9 @@ TASKS: dict[str, Task] = {
         Task("pendulum", "Pendulum-v1", 3, 1, never_ended, -1197.2, -144.8, 200, -2.0, 2.0, obs_names=names.PENDULUM),
     )
 }
-"""Every known task by name; `register_task` adds one."""
+"""Every known task by name; `register_task` adds one. Those of plug-ins are found by `find_task` alone."""
+BUILT_IN = frozenset(TASKS)
+"""The names that no plug-in may have."""
 
 
 def register_task(task: Task) -> None:
@@ -72,20 +76,25 @@ def register_task(task: Task) -> None:
 
     UserError if the name is ill-formed or already means another task, or if its termination function is unusable.
     """
-    if not re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", task.name):
-        raise UserError(
-            f"task name {task.name!r}: expected lower-case letters and digits joined by single underscores; rename it"
-        )
+    check_name(task.name)
     check_termination(task)
     if TASKS.setdefault(task.name, task) != task:
         known = TASKS[task.name].env_id or "a task without simulator"
         raise UserError(f"task name {task.name!r} already means {known}; choose another name")
 
 
+def check_name(name: str) -> None:
+    """UserError for a name that no task of the table may have."""
+    if not re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)*", name):
+        raise UserError(
+            f"task name {name!r}: expected lower-case letters and digits joined by single underscores; rename it"
+        )
+
+
 def find_task(name: str) -> Task:
     """The task of that name. Its own `name` finds it again.
 
-    - A name of `TASKS`.
+    - A name of `TASKS`, or of a plug-in's task.
     - A Gymnasium id, `Reacher-v5` or `module:Env-v0` where importing `module` registers the environment. If a task of
       the table has that very id, it is that task. Otherwise sizes, action bounds and time limit are read from the
       environment. It ends as the table's task of the same environment in another version does, if the sizes are the
@@ -94,16 +103,28 @@ def find_task(name: str) -> Task:
       version's physics and rewards (Walker2d-v5 walks with more friction than v4).
     - `path/to/mytasks.py:reactor`, the `Task` of that name in a file, which is run.
 
-    UserError, with the nearest name or what is wrong with the environment or the file, if there is no such task.
+    UserError, with the nearest name or what is wrong with the environment, the file or the plug-in, if there is no
+    such task.
     """
-    if name in TASKS:
+    if name in TASKS and name not in BUILT_IN:
         return TASKS[name]
+    found = plugins.find(plugins.TASKS, name, Task, BUILT_IN, partial(check_plugin, name))
+    if found is not None or name in TASKS:
+        return TASKS[name] if found is None else found
     if is_task_file(name):
         return task_of_file(name)
     if re.search(r"[:/]|-v\d+$", name):
         return _find_env(name)
     other = "a Gymnasium id (as Reacher-v5), or a Task in a file of yours (as mytasks.py:reactor)"
-    raise UserError(f"unknown task {name!r}: {_suggestion(name, TASKS, other)}")
+    raise UserError(f"unknown task {name!r}: {_suggestion(name, [*TASKS, *plugins.offers(plugins.TASKS)], other)}")
+
+
+def check_plugin(name: str, task: Task) -> None:
+    """UserError unless a plug-in's task can be known by `name` and its termination function is usable."""
+    check_name(task.name)
+    if task.name != name:
+        raise UserError(f"expected the Task's own name, found {task.name!r}; give entry point and Task the same name")
+    check_termination(task)
 
 
 def _find_env(env_id: str) -> Task:
@@ -138,19 +159,26 @@ class DatasetName(NamedTuple):
         return cls(*name.split("-", 1))
 
 
-_BUILT_IN = ("hopper", "halfcheetah", "walker2d", "inverted_double_pendulum")
-DATASET_NAMES: tuple[str, ...] = tuple(str(DatasetName(task, quality)) for task in _BUILT_IN for quality in QUALITIES)
+_WITH_DATA = ("hopper", "halfcheetah", "walker2d", "inverted_double_pendulum")
+DATASET_NAMES: tuple[str, ...] = tuple(str(DatasetName(task, quality)) for task in _WITH_DATA for quality in QUALITIES)
 """The data sets that `damorl data make` can build."""
 
 
 def infer_task(name_or_path: str | Path) -> Task | None:
-    """The task that a data set's name or file name begins with (`hopper-medium-v2`, `/x/Walker2d_random.hdf5`)."""
+    """The task that a data set's name or file name begins with (`hopper-medium-v2`, `/x/Walker2d_random.hdf5`).
+
+    No plug-in's task is that of a built-in data set's name. UserError if it is a plug-in's that cannot be used.
+    """
     stem = re.sub(r"[^a-z0-9]+", "_", Path(name_or_path).name.lower()) + "_"
-    spellings: dict[str, Task | None] = dict.fromkeys(_OTHERS)
+    is_ours = re.sub(r"-v\d+$", "", str(name_or_path)) in DATASET_NAMES
+    spellings: dict[str, Task | None] = dict.fromkeys([*_OTHERS, *(() if is_ours else plugins.offers(plugins.TASKS))])
     spellings |= {_env_stem(task): task for task in reversed(TASKS.values())}  # of two with one simulator, the first
     spellings |= TASKS
     matching = [name for name in spellings if stem.startswith(name + "_")]
-    return spellings[max(matching, key=len)] if matching else None
+    if not matching:
+        return None
+    name = max(matching, key=len)
+    return find_task(name) if spellings[name] is None and name not in _OTHERS else spellings[name]
 
 
 _OTHERS = ("ant_maze", "hopper_hop", "hopper_stand", "pendulum_swingup")

@@ -1,0 +1,1 @@
+"""An algorithm, a task and a data format for damorl."""
