@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from damorl.data.arrays import read_npz
 from damorl.data.contents import Contents, Unreadable, first_line
+from damorl.data.links import OnOutside
 from damorl.data.names import ColumnMap
 from damorl.data.store import read_hdf5, why_not_hdf5
 from damorl.data.tables import read_csv, read_parquet
@@ -34,15 +36,16 @@ FORMATS: dict[str, Format] = {
 """By how the file's name ends; all others are HDF5."""
 
 
-def read_file(path: Path, columns: ColumnMap | None = None) -> Contents | Unreadable:
+def read_file(path: Path, columns: ColumnMap | None = None, on_outside: OnOutside = None) -> Contents | Unreadable:
     """Read a file of any of the formats; one that cannot be read comes back as `Unreadable`.
 
-    UserError if `columns` is ill-formed (see `names.gather`), or if pyarrow is needed and missing.
+    Only HDF5 can name other files; they are refused, unless `on_outside` is there to be told of each. UserError if `columns` is ill-formed (see `names.gather`), or if pyarrow is needed and missing.
     """
     form = FORMATS.get(path.suffix.lower(), HDF5)
+    read = partial(read_hdf5, on_outside=on_outside) if form is HDF5 else form.read
     found = _no_file(path)
     try:
-        return Unreadable(found, form.expected, REMEDY) if found else form.read(path, columns)
+        return Unreadable(found, form.expected, REMEDY) if found else read(path, columns)
     except UserError:
         raise
     except PermissionError:
