@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from damorl.errors import UserError
 from damorl.types import Spec
-from damorl.world.simulators import make_env, simulator_of
+from damorl.world.playing import Place, Simulator, advance, begin, open_simulator
+from damorl.world.simulators import simulator_of
 from damorl.world.task import Task
-
-if TYPE_CHECKING:
-    import gymnasium
 
 Act = Callable[[np.ndarray], np.ndarray]
 """A policy on the host, `[N, obs_dim] -> [N, action_dim]`, with actions in [-1, 1] whatever the simulator's bounds."""
@@ -54,7 +52,12 @@ class Evaluator:
                 f"{task.action_dim} actions, found {spec.obs_dim} and {spec.action_dim}; {WRONG_TASK}"
             )
         self.task = task
-        self.envs: list[gymnasium.Env[np.ndarray, np.ndarray]] = []
+        self.simulators: list[Simulator] = []
+
+    @property
+    def envs(self) -> list[Any]:
+        """The environments that are open."""
+        return [simulator.env for simulator in self.simulators]
 
     def run(
         self,
@@ -69,8 +72,8 @@ class Evaluator:
 
         With `noise` > 0 the policy sees `obs + noise * obs_std * standard normal` (`obs_std` is `[obs_dim]`); the
         simulator does not. `on_reward` is told each step's rewards, `[num_episodes]`, 0 where an episode is over: a
-        policy with a memory may want them. Raises `UserError` for unusable arguments and for actions of the wrong shape
-        or not finite.
+        policy with a memory may want them. Raises `UserError` for unusable arguments, for actions of the wrong shape
+        or not finite, and, with episode and step, for a simulator that breaks the rules (`playing.advance`).
         """
         if num_episodes < 1 or seed < 0:
             raise UserError(
@@ -78,8 +81,9 @@ class Evaluator:
                 f"{seed}; pass for example --episodes 10"
             )
         measure = measurement(noise, obs_std, self.task.obs_dim, range(seed, seed + num_episodes))
-        self.envs += [make_env(self.task) for _ in range(num_episodes - len(self.envs))]
-        obs = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(self.envs[:num_episodes])])
+        self.simulators += [open_simulator(self.task) for _ in range(num_episodes - len(self.simulators))]
+        place = lambda i, step: Place(i + 1, seed + i, step)
+        obs = np.stack([begin(self.simulators[i], place(i, 0)) for i in range(num_episodes)])
         returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, np.int64)
         terminated, truncated = np.zeros(num_episodes, bool), np.zeros(num_episodes, bool)
         running = np.arange(num_episodes)
@@ -87,7 +91,8 @@ class Evaluator:
             action = self.checked(np.asarray(act(measure(obs))), num_episodes)
             reward = np.zeros(num_episodes)
             for i in running:
-                obs[i], reward[i], terminated[i], truncated[i], _ = self.envs[i].step(action[i])
+                at = place(i, int(lengths[i]) + 1)
+                obs[i], reward[i], terminated[i], truncated[i] = advance(self.simulators[i], action[i], at)
             returns += reward
             if on_reward is not None:
                 on_reward(reward)
@@ -112,8 +117,8 @@ class Evaluator:
 
     def close(self) -> None:
         """Let the simulators go."""
-        for env in self.envs:
-            env.close()
+        for simulator in self.simulators:
+            simulator.env.close()
 
 
 def evaluate(
