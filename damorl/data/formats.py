@@ -39,7 +39,8 @@ FORMATS: dict[str, Format] = {
 def read_file(path: Path, columns: ColumnMap | None = None, on_outside: OnOutside = None) -> Contents | Unreadable:
     """Read a file of any of the formats; one that cannot be read comes back as `Unreadable`.
 
-    Only HDF5 can name other files; they are refused, unless `on_outside` is there to be told of each. UserError if `columns` is ill-formed (see `names.gather`), or if pyarrow is needed and missing.
+    Only HDF5 can name other files; they are refused, unless `on_outside` is there to be told of each. UserError if
+    `columns` is ill-formed (see `names.gather`), or if pyarrow is needed and missing.
     """
     form = FORMATS.get(path.suffix.lower(), HDF5)
     read = partial(read_hdf5, on_outside=on_outside) if form is HDF5 else form.read

@@ -97,6 +97,6 @@ def _short(space: Any) -> str:
 def _fault(simulator: Simulator, place: Place, expected: str, found: str) -> UserError:
     where = f"step {place.step}" if place.step else "the reset"
     return UserError(
-        f"task {simulator.task.name!r}: its simulator {simulator.task.env_id!r} failed in episode {place.episode} (seed "
-        f"{place.seed}), {where}: expected {expected}, found {found}; {REMEDY}"
+        f"task {simulator.task.name!r}: its simulator {simulator.task.env_id!r} failed in episode {place.episode} "
+        f"(seed {place.seed}), {where}: expected {expected}, found {found}; {REMEDY}"
     )

@@ -135,9 +135,7 @@ def test_an_exported_set_is_checked_against_its_hash(store: Path, data_format: s
     part = minari.load_dataset("damorl/hopper/mine-v0").filter_episodes(lambda episode: episode.id < 2)
     assert load_dataset(part).num_transitions < read.num_transitions
     stored.update_metadata({"damorl_sha256": "0" * 64})
-    with pytest.raises(
-        UserError, match=r"metadata/damorl_sha256: expected arrays that hash to 0000.*make the data set"
-    ):
+    with pytest.raises(UserError, match=r"metadata/damorl_sha256: expected arrays that hash to 0000"):
         load_dataset("damorl/hopper/mine-v0")
     stored.update_metadata({"damorl_rows": 3})  # it was continued since
     assert load_dataset("damorl/hopper/mine-v0").sha256 == read.sha256

@@ -13,7 +13,7 @@ from damorl.cli import main
 from damorl.errors import UserError
 from damorl.record import checkpoint, store
 
-TASKS = '''
+TASKS = """
 from pathlib import Path
 import gymnasium, numpy as np
 from damorl import Task
@@ -39,7 +39,7 @@ class Rough(gymnasium.Env):
 if "test/RoughFile-v0" not in gymnasium.registry:
     gymnasium.register("test/RoughFile-v0", Rough)
 toy = Task("toy", "test/RoughFile-v0", 2, 1, never_ended, max_episode_steps=5)
-'''
+"""
 CLOCK = "--total-updates 40 --refresh-interval 10 --eval-interval 20 --checkpoint-interval 10 --eval-episodes 1"
 
 
