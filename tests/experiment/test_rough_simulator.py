@@ -51,7 +51,11 @@ def numbers(run_dir: Path) -> list[dict[str, Any]]:
 def test_a_run_goes_on_once_its_simulator_is_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng, tasks = np.random.default_rng(0), tmp_path / "mytasks.py"
     tasks.write_text(TASKS)
-    arrays = {"obs": rng.normal(size=(60, 2)), "action": rng.uniform(-1, 1, (60, 1)), "reward": rng.normal(size=60)}
+    arrays: Any = {
+        "obs": rng.normal(size=(60, 2)),
+        "action": rng.uniform(-1, 1, (60, 1)),
+        "reward": rng.normal(size=60),
+    }
     np.savez(tmp_path / "log.npz", **arrays, done=np.arange(60) % 6 == 5, timeouts=np.zeros(60, bool))
     data = ["--dataset", str(tmp_path / "log.npz"), "--task", f"{tasks}:toy"]
     train = ["train", "bc", *data, "--preset", "smoke", "--json", *CLOCK.split()]

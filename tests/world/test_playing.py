@@ -54,7 +54,7 @@ class Rough(gymnasium.Env[Any, Any]):
 
 @pytest.fixture
 def evaluator() -> Iterator[Evaluator]:
-    gymnasium.register("test/Rough-v0", Rough)
+    gymnasium.register("test/Rough-v0", lambda **options: Rough())
     evaluator = Evaluator(TASK)
     yield evaluator
     evaluator.close()
