@@ -19,6 +19,8 @@
     .lock             held by the process that makes the run, for as long as it lives
     log.txt, failure.json  of a sweep: what the run's process said, and why its last try failed
 
+What the loop writes as JSON ends with a hash of the rest, see `record.seal`.
+
 JSON has no NaN and no infinity, so they are stored as the strings "nan", "inf" and "-inf"; `read_metrics` turns them
 back into floats. This module does not import jax: a report must stay light.
 """
