@@ -13,7 +13,7 @@ export UV_SYSTEM_CERTS ?= 1
 export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint types format lock bench gpu clean
+.PHONY: help setup demo test test-slow check lint types format lock bench soak gpu clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -49,6 +49,9 @@ lock: setup  ## bring uv.lock up to date after a change of dependencies
 
 bench: setup  ## measure training speed on this machine (ARGS=--json for programs)
 	@$(VENV)/bin/damorl bench $(ARGS)
+
+soak: setup  ## load thousands of malformed data files (ARGS='--files 10000 --seed 3'; writes soak.json)
+	@$(VENV)/bin/python benchmarks/soak.py $(ARGS)
 
 gpu:  ## the GPU kit: needs no .venv, only a Python with jax (ARGS='--minutes 20')
 	@$(or $(PYTHON),python3) benchmarks/gpu.py $(ARGS)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from damorl.data.datasets import Dataset, cache_dir
+from damorl.data.sources import Reading
 from damorl.data.stored import StoredDataset, load_stored
 from damorl.errors import UserError
 from damorl.experiment.callbacks import Callback
@@ -110,12 +111,16 @@ def run(
     return run_on(config, load_data(config, make, quiet), out, resume, quiet, refit, callbacks)
 
 
-def load_data(config: RunConfig, make: bool, quiet: bool) -> Dataset | StoredDataset:
-    """The data that the config names: all rows, or a data set on the disk that is read a few rows at a time."""
+def load_data(config: RunConfig, make: bool, quiet: bool, allow_external: bool = False) -> Dataset | StoredDataset:
+    """The data that the config names: all rows, or a data set on the disk that is read a few rows at a time.
+
+    With `allow_external` all rows may be in other files that the data set names, see `load_dataset`.
+    """
     place = config.dataset, config.task, config.loop.dataset_steps
     columns, bounds = config.columns or None, config.action_bounds
     if config.resident_rows is None:
-        return load_dataset(*place, columns=columns, action_bounds=bounds, make=make, quiet=quiet)
+        how: Reading = {"columns": columns, "action_bounds": bounds, "allow_external": allow_external}
+        return load_dataset(*place, make=make, quiet=quiet, **how)
     check_resident(config)
     if make:
         make_missing(config.dataset, config.loop.dataset_steps, quiet=quiet)

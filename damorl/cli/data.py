@@ -141,11 +141,14 @@ class ReadingArgs:
 
     make: bool = True
     """Make a built-in set that is not on this machine. Without: refuse."""
+    allow_external: bool = False
+    """Read values that an HDF5 file keeps in other files, each named before it is read. Without: refuse."""
 
     def options(self, quiet: bool) -> dict[str, Any]:
         """The keywords of `load_dataset` and `find_problems`."""
-        bounds = {"action_bounds": self.action_bounds, "columns": column_map(self.columns)}
-        return {"task": self.task, "num_steps": self.steps, "make": self.make, "quiet": quiet, **bounds}
+        how = {"columns": column_map(self.columns), "allow_external": self.allow_external}
+        bounds = {"action_bounds": self.action_bounds}
+        return {"task": self.task, "num_steps": self.steps, "make": self.make, "quiet": quiet, **bounds, **how}
 
 
 @dataclasses.dataclass(frozen=True)

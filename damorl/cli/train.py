@@ -43,6 +43,8 @@ class TrainArgs:
     """Fit the dynamics, also where a stored model has the same data, settings and seed."""
     make: bool = True
     """Make a built-in dataset that is not on this machine, once and on all cores. Without: refuse."""
+    allow_external: bool = False
+    """Read values that an HDF5 file keeps in other files, each named before it is read. Without: refuse."""
     log: tuple[Literal["wandb", "mlflow"], ...] = ()
     """Trackers to log to as well: wandb (needs damorl[wandb]), mlflow (needs damorl[mlflow])."""
     json: bool = False
@@ -62,7 +64,7 @@ examples:
 
 def train_verb(argv: list[str]) -> int:
     """`damorl train`."""
-    from damorl.api import run
+    from damorl import api
     from damorl.experiment.config import LoopConfig, RunConfig, defaults
     from damorl.experiment.population import parse_population, with_population
     from damorl.experiment.result import format_table
@@ -101,7 +103,12 @@ def train_verb(argv: list[str]) -> int:
     )
     config = with_population(config, parse_population(args.population))
     callbacks = make_loggers(args.log)
-    result = run(config, args.out, args.resume, args.json, args.refit, args.make, callbacks)
+    if args.allow_external:
+        config = api.with_full_task(config)
+        data = api.load_data(config, args.make, args.json, allow_external=True)
+        result = api.run_on(config, data, args.out, args.resume, args.json, args.refit, callbacks)
+    else:
+        result = api.run(config, args.out, args.resume, args.json, args.refit, args.make, callbacks)
     summary = result.summary | {"run_dir": str(result.run_dir), "curves": str(result.curves)}
     print_json(summary) if args.json else print("\n" + format_table(result))
     return 0

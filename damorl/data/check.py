@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from damorl.data.card import duplicate_share
 from damorl.data.datasets import DEFAULT_NUM_STEPS, Dataset, examine_source, make_dataset
 from damorl.data.examine import Problem as Problem
 from damorl.data.examine import Rows
-from damorl.data.names import ColumnMap
 from damorl.data.recorded import resolve_task
 from damorl.data.rows import continues
-from damorl.data.sources import open_source
+from damorl.data.sources import Reading, open_source
 
 if TYPE_CHECKING:
     from minari import MinariDataset
@@ -29,18 +27,16 @@ def find_problems(
     task: str | None = None,
     num_steps: int = DEFAULT_NUM_STEPS,
     seed: int = 0,
-    columns: ColumnMap | None = None,
-    action_bounds: tuple[ArrayLike, ArrayLike] | None = None,
-    name: str | None = None,
+    **reading: Unpack[Reading],
 ) -> list[Problem]:
     """Every problem of a data set, errors first. The arguments are those of `load_dataset`.
 
     `load_dataset` refuses the data set exactly if one of them is an error, with the first one's message: both take the
     errors from `examine.judge`. UserError if an argument is unusable or there is no such data set.
     """
-    found = open_source(source, num_steps, seed, columns, name)
+    found = open_source(source, num_steps, seed, reading)
     resolved, remark = resolve_task(found, task)
-    examination = examine_source(found, resolved, action_bounds)
+    examination = examine_source(found, resolved, reading.get("action_bounds"))
     problems = list(examination.problems)
     if remark:
         problems.append(Problem("env_spec", "warning", remark, "policies are not scored in a simulator"))

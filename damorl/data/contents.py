@@ -28,6 +28,9 @@ COLUMNS: dict[str, type] = {
 BOUNDARIES = ("episodes", "starts")
 """Two other ways to say where episodes end: each row's episode, and the rows that episodes start at."""
 
+ARRAYS_SHA256 = "damorl_sha256"
+"""In the metadata of a format that is not ours: the hash of the arrays as they are read back. Our own has `sha256`."""
+
 
 @dataclass(frozen=True)
 class Unreadable:

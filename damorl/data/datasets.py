@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,9 +17,8 @@ from damorl.data.cache import cache_dir as cache_dir
 from damorl.data.cache import dataset_path as dataset_path
 from damorl.data.contents import Metadata, Source
 from damorl.data.examine import Examination, judge
-from damorl.data.names import ColumnMap
 from damorl.data.recorded import resolve_task
-from damorl.data.sources import open_source
+from damorl.data.sources import Reading, open_source
 from damorl.data.store import write_dataset as write_dataset
 from damorl.errors import UserError
 from damorl.types import Array, Spec, Transition
@@ -123,9 +122,7 @@ def load_dataset(
     task: str | None = None,
     num_steps: int = DEFAULT_NUM_STEPS,
     seed: int = 0,
-    columns: ColumnMap | None = None,
-    action_bounds: tuple[ArrayLike, ArrayLike] | None = None,
-    name: str | None = None,
+    **reading: Unpack[Reading],
 ) -> Dataset:
     """Load a data set. `source` is one of
 
@@ -147,12 +144,16 @@ def load_dataset(
     before it counts as truncated; `metadata["next_observations"]` is then `"rebuilt"`. Data that do not tell where
     episodes were cut count as cut where the next row does not begin in the state just reached.
 
+    An HDF5 file that names other files (links, values stored elsewhere, virtual sets) is refused. With
+    `allow_external` it is read, with a warning for each file just before it is opened; what is no regular file is
+    refused all the same.
+
     Raises UserError with the first error that `check.find_problems` lists, or if there is no such data set. Warns if a
     Minari set's environment is no task.
     """
-    found = open_source(source, num_steps, seed, columns, name)
+    found = open_source(source, num_steps, seed, reading)
     resolved, remark = resolve_task(found, task)
-    dataset = make_dataset(found, resolved, examine_source(found, resolved, action_bounds))
+    dataset = make_dataset(found, resolved, examine_source(found, resolved, reading.get("action_bounds")))
     if remark:
         warnings.warn(remark, stacklevel=2)
     return dataset

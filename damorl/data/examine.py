@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from damorl.data.contents import COLUMNS, Contents, Metadata, Unreadable
+from damorl.data.contents import ARRAYS_SHA256, COLUMNS, Contents, Metadata, Unreadable
 from damorl.data.faults import (
     FLAGS,
     WIDE,
@@ -72,7 +73,9 @@ def judge(
         return Examination(tuple(problems), **facts)
     rows = assemble(cast)
     sha256 = hash_columns(dict(zip(COLUMNS, rows, strict=True)))  # both stand in the same order
-    if late := [*_row_problems(label, rows, sha256, contents.metadata)]:
+    keys = ("sha256",) if action_bounds else ("sha256", ARRAYS_SHA256)  # other bounds make other actions
+    recorded = {key: contents.metadata.get(key) for key in keys}
+    if late := [*_row_problems(label, rows, sha256, recorded)]:
         return Examination((*problems, *late), **facts)
     metadata = contents.metadata | ({} if "next_observations" in stored else {"next_observations": "rebuilt"})
     if not is_unit(units):
@@ -129,11 +132,11 @@ def _count_non_finite(columns: Mapping[str, np.ndarray]) -> int:
     return int(np.count_nonzero(~finite.all(axis=1)))
 
 
-def _row_problems(label: str, rows: Rows, sha256: str, metadata: Metadata) -> Iterator[Problem]:
+def _row_problems(label: str, rows: Rows, sha256: str, recorded: Mapping[str, Any]) -> Iterator[Problem]:
     """Errors that show only in the rows as a whole: hardly any is left, or they are not those that were written."""
     if len(rows.reward) < 2:
         yield too_few(label, len(rows.reward), " once each episode's last one is dropped")
-    recorded = metadata.get("sha256", sha256)
-    if recorded != sha256:
-        remedy = "make the data set again or, if you changed it on purpose, delete metadata/sha256"
-        yield error(label, "metadata/sha256", f"arrays that hash to {recorded}", sha256, remedy, "damaged numbers")
+    for key, value in recorded.items():
+        if value not in (None, sha256):
+            remedy = f"make the data set again or, if you changed it on purpose, delete metadata/{key}"
+            yield error(label, f"metadata/{key}", f"arrays that hash to {value}", sha256, remedy, "damaged numbers")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from damorl import plugins
 from damorl.data.arrays import read_npz
 from damorl.data.contents import Contents, Unreadable, first_line
+from damorl.data.links import OnOutside
 from damorl.data.names import ColumnMap
 from damorl.data.store import read_hdf5, why_not_hdf5
 from damorl.data.tables import read_csv, read_parquet
@@ -44,16 +46,18 @@ def format_of(path: Path) -> Format:
     return FORMATS.get(ending, HDF5) if found is None else found
 
 
-def read_file(path: Path, columns: ColumnMap | None = None) -> Contents | Unreadable:
+def read_file(path: Path, columns: ColumnMap | None = None, on_outside: OnOutside = None) -> Contents | Unreadable:
     """Read a file of any of the formats; one that cannot be read comes back as `Unreadable`.
 
-    UserError if `columns` is ill-formed (see `names.gather`), if pyarrow is needed and missing, or if the format is
-    that of a plug-in that cannot be used.
+    Only HDF5 can name other files; they are refused, unless `on_outside` is there to be told of each. UserError if
+    `columns` is ill-formed (see `names.gather`), if pyarrow is needed and missing, or if the format is a plug-in's that
+    cannot be used.
     """
     form = format_of(path)
+    read = partial(read_hdf5, on_outside=on_outside) if form is HDF5 else form.read
     found = _no_file(path)
     try:
-        return Unreadable(found, form.expected, REMEDY) if found else form.read(path, columns)
+        return Unreadable(found, form.expected, REMEDY) if found else read(path, columns)
     except UserError:
         raise
     except PermissionError:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from damorl.data.contents import COLUMNS
 from damorl.data.datasets import Dataset
-from damorl.data.minari_store import NOT_KEPT, SLOW, import_minari
+from damorl.data.minari_store import NOT_KEPT, ROWS, SHA256, SLOW, import_minari
 from damorl.data.rows import continues
+from damorl.data.store import hash_columns
 from damorl.errors import UserError
 from damorl.files import sync, writing
 from damorl.world.units import Bounds, from_metadata, from_unit, is_unit
@@ -102,7 +104,8 @@ def _write(dataset: Dataset, dataset_id: str, data_format: str, folder: Path) ->
         env_spec=_env_spec(dataset),
         data_format=data_format,
     )
-    storage.update_metadata({**_metadata(dataset), "dataset_id": dataset_id, "minari_version": minari.__version__})
+    own = {"dataset_id": dataset_id, "minari_version": minari.__version__}
+    storage.update_metadata({**_metadata(dataset), **own, SHA256: _sha256(dataset), ROWS: dataset.num_transitions})
     ends = int(dataset.episode_start.sum())
     episodes = _episodes(dataset, bounds, kind)
     storage.update_episodes(tqdm(episodes, "write episodes", ends, leave=False, disable=None, delay=SLOW))
@@ -126,6 +129,14 @@ def _episodes(dataset: Dataset, bounds: Bounds, kind: type) -> Iterator[EpisodeB
             "truncations": truncations,
         }
         yield EpisodeBuffer(**columns)
+
+
+def _sha256(dataset: Dataset) -> str:
+    """Of the rows as they are read back: an incomplete last episode counts as truncated."""
+    obs, action, reward, next_obs, terminal = (np.asarray(column) for column in dataset.transitions)
+    truncated = dataset.truncated.copy()
+    truncated[-1] |= not terminal[-1] > 0
+    return hash_columns(dict(zip(COLUMNS, (obs, action, reward, next_obs, terminal > 0, truncated), strict=True)))
 
 
 def _env_spec(dataset: Dataset) -> EnvSpec | None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 from tqdm import tqdm
 
-from damorl.data.contents import Contents, Metadata, Source, Unreadable, first_line
+from damorl.data.contents import ARRAYS_SHA256, Contents, Metadata, Source, Unreadable, first_line
+from damorl.data.links import file_fault, leads_out
 from damorl.data.names import ColumnMap
 from damorl.errors import UserError
 from damorl.world.units import Bounds
@@ -20,7 +23,19 @@ if TYPE_CHECKING:
     from minari import EpisodeData, MinariDataset
 
 EXPECTED = "a Minari data set of state vectors and continuous actions"
-NOT_KEPT = ("total_episodes", "total_steps", "dataset_size", "jpeg_encoding", "sha256", "action_low", "action_high")
+SHA256, ROWS = ARRAYS_SHA256, "damorl_rows"
+"""What damorl writes of a set that it exports: the hash of the arrays, and of how many rows that is."""
+NOT_KEPT = (
+    "total_episodes",
+    "total_steps",
+    "dataset_size",
+    "jpeg_encoding",
+    "sha256",
+    "action_low",
+    "action_high",
+    SHA256,
+    ROWS,
+)
 NAMES = {"terminals": "terminations", "timeouts": "truncations"}
 SLOW = 2.0
 """Seconds before a progress bar appears."""
@@ -38,6 +53,7 @@ def open_minari(source: str | MinariDataset, columns: ColumnMap | None = None) -
     dataset_id = source.removeprefix("minari:")
     minari = import_minari(f"minari:{dataset_id}")
     try:
+        _check_files(dataset_id)
         return _source(dataset_id, minari.load_dataset(dataset_id))
     except FileNotFoundError:
         raise UserError(_not_here(dataset_id, minari)) from None
@@ -55,6 +71,21 @@ def import_minari(label: str) -> Any:
             f"{label}: Minari's data sets need minari, which is missing: pip install 'damorl[minari]'"
         ) from (reason)
     return minari
+
+
+def _check_files(dataset_id: str) -> None:
+    """Minari opens whatever lies in its folder and follows every link: ValueError for what it should not."""
+    from minari.storage.datasets_root_dir import get_dataset_path
+
+    for path in (Path(get_dataset_path(dataset_id)) / "data").glob("**/*"):
+        if not path.is_dir() and (fault := file_fault(path)):
+            raise ValueError(f"{path.name} is {fault}")
+        if path.suffix == ".hdf5" and h5py.is_hdf5(path):
+            found = None
+            with suppress(OSError, RuntimeError), h5py.File(path, "r") as file:  # Minari says what is damaged
+                found = leads_out(file)
+            if found:
+                raise ValueError(f"{path.name} holds {found}")
 
 
 def _not_here(dataset_id: str, minari: Any) -> str:
@@ -88,19 +119,26 @@ def _source(dataset_id: str, dataset: MinariDataset) -> Source:
 def _read(dataset: MinariDataset) -> Contents | Unreadable:
     if flaw := _wrong_space(dataset):
         return flaw
+    if not len(dataset):
+        return Unreadable("no episodes", EXPECTED, "give a larger data set")
     episodes = tqdm(dataset.iterate_episodes(), "read episodes", len(dataset), leave=False, disable=None, delay=SLOW)
     parts = [_columns(episode) for episode in episodes]
     columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     if (found := len(columns["rewards"])) != dataset.total_steps:
         raise ValueError(f"{found} of {dataset.total_steps} steps")
-    names = {key: NAMES.get(key, key) for key in columns}
-    return Contents(columns, _metadata(dataset.storage.metadata), tuple(names.values()), names, _bounds(dataset))
+    names, stored = {key: NAMES.get(key, key) for key in columns}, dataset.storage.metadata
+    metadata = _metadata(stored)
+    if SHA256 in stored and stored.get(ROWS) == found:  # neither a part of it nor continued
+        metadata[SHA256] = str(stored[SHA256])
+    return Contents(columns, metadata, tuple(names.values()), names, _bounds(dataset))
 
 
 def _columns(episode: EpisodeData) -> dict[str, np.ndarray]:
     """The rows of one episode. One that just stops counts as truncated there."""
     steps, states = len(episode.rewards), len(episode.observations)
-    if not steps or states != steps + 1 or len(episode.actions) != steps:
+    if not steps:
+        raise ValueError(f"episode {episode.id} has no steps")
+    if states != steps + 1 or len(episode.actions) != steps:
         raise ValueError(f"episode {episode.id} has {states} observations and {len(episode.actions)} actions")
     truncations = np.array(episode.truncations)
     truncations[-1] |= not episode.terminations[-1]

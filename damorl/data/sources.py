@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+from numpy.typing import ArrayLike
 
 from damorl.data.arrays import read_arrays
 from damorl.data.cache import DEFAULT_NUM_STEPS, dataset_path
@@ -18,10 +21,18 @@ from damorl.errors import UserError
 from damorl.world.tasks import DATASET_NAMES, DatasetName
 
 
-def open_source(
-    source: Any, num_steps: int, seed: int, columns: ColumnMap | None = None, name: str | None = None
-) -> Source:
+class Reading(TypedDict, total=False):
+    """How a source is read; each as in `datasets.load_dataset`."""
+
+    columns: ColumnMap | None
+    action_bounds: tuple[ArrayLike, ArrayLike] | None
+    name: str | None
+    allow_external: bool
+
+
+def open_source(source: Any, num_steps: int, seed: int, reading: Reading) -> Source:
     """Find and read a data set; `datasets.load_dataset` says what `source` may be."""
+    columns, name = reading.get("columns"), reading.get("name")
     if isinstance(source, Mapping):
         return Source(name or "arrays", name or "arrays", read_arrays(source, columns))
     if _is_minari(source):
@@ -34,7 +45,8 @@ def open_source(
             f"{type(source).__name__}; give one of those"
         )
     path, stem = find_dataset(source, num_steps, seed)
-    return Source(str(path), name or stem, read_file(path, columns), path)
+    on_outside = warnings.warn if reading.get("allow_external") else None
+    return Source(str(path), name or stem, read_file(path, columns, on_outside), path)
 
 
 def _is_minari(source: Any) -> bool:

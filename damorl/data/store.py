@@ -7,28 +7,35 @@ import io
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from damorl.data.contents import COLUMNS, Contents, Metadata, Raw, Unreadable, first_line, printable
-from damorl.data.limits import hollow_fault, memory_fault
+from damorl.data.links import OnOutside, follow, value_fault
 from damorl.data.names import ColumnMap, gather
 from damorl.files import atomic_file, writing
 
 EXTRAS = ("infos/qpos", "infos/qvel", "infos/action_log_probs")
 
 
-def read_hdf5(path: Path, columns: ColumnMap | None = None) -> Contents:
-    """Contents of an HDF5 file: its arrays, and the scalars under `metadata/`. Raises anything on damaged bytes."""
+def read_hdf5(path: Path, columns: ColumnMap | None = None, on_outside: OnOutside = None) -> Contents:
+    """Contents of an HDF5 file: its arrays, and the scalars under `metadata/`. Raises anything on damaged bytes.
+
+    Values in other files are refused, unless `on_outside` is there to be told of each.
+    """
     with h5py.File(path, "r") as file:
-        return read_rows(file, columns)
+        return read_rows(file, columns, on_outside=on_outside)
 
 
-def read_rows(file: h5py.File, columns: ColumnMap | None = None, rows: slice | None = None) -> Contents:
+def read_rows(
+    file: h5py.File, columns: ColumnMap | None = None, rows: slice | None = None, on_outside: OnOutside = None
+) -> Contents:
     """As `read_hdf5`, from an open file; with `rows` no more than those of each array is read."""
     keys = tuple(map(printable, file))
-    return gather(Raw(keys, partial(_read_column, file, rows=rows), _read_metadata(file)), columns)
+    read = partial(_read_column, file, rows=rows, on_outside=on_outside)
+    return gather(Raw(keys, read, _read_metadata(file)), columns)
 
 
 def count_rows(file: h5py.File, columns: ColumnMap | None = None) -> dict[str, int]:
@@ -38,9 +45,12 @@ def count_rows(file: h5py.File, columns: ColumnMap | None = None) -> dict[str, i
     def read(name: str) -> np.ndarray | Unreadable | None:
         column = _read_column(file, name, slice(0, 0))
         if isinstance(column, np.ndarray):
-            item = file[name]
-            found[name] = item.shape[0] if isinstance(item, h5py.Dataset) and item.shape else 0
+            follow(file, name, partial(count, name))
         return column
+
+    def count(name: str, item: h5py.Dataset) -> np.ndarray:
+        found[name] = item.shape[0] if item.shape else 0
+        return np.empty(0)
 
     gather(Raw(tuple(map(printable, file)), read), columns)
     return found
@@ -53,55 +63,30 @@ def why_not_hdf5(path: Path, reason: Exception) -> str:
     return "a truncated HDF5 file" if "truncated" in str(reason) else f"a damaged HDF5 file ({first_line(reason)})"
 
 
-def _read_column(file: h5py.File, name: str, rows: slice | None = None) -> np.ndarray | Unreadable | None:
-    try:
-        if elsewhere := _link_elsewhere(file, name):
-            return Unreadable(elsewhere)
-        if name not in file:
-            return None
-        item = file[name]
+def _read_column(
+    file: h5py.File, name: str, rows: slice | None = None, on_outside: OnOutside = None
+) -> np.ndarray | Unreadable | None:
+    def read(item: Any) -> np.ndarray | Unreadable:
         if not isinstance(item, h5py.Dataset):
             return Unreadable("a group")
-        if fault := _not_inside(item, whole=rows is None):
-            return Unreadable(fault)
-        return np.asarray(item[()] if rows is None or item.shape == () else item[rows])
+        fault = value_fault(item, rows is None, on_outside)
+        return fault or np.asarray(item[()] if rows is None or item.shape == () else item[rows])
+
+    try:
+        return follow(file, name, read, on_outside)
     except MemoryError:
         return Unreadable("more than fits in memory")
     except Exception as reason:
         return Unreadable(f"damaged or unsupported bytes ({first_line(reason)})")
 
 
-def _link_elsewhere(file: h5py.File, name: str) -> str | None:
-    """What is wrong if the path `name` leads out of the file; looked at without following it, which may never end."""
-    parts = name.split("/")
-    for length in range(1, len(parts) + 1):
-        link = file.get("/".join(parts[:length]), getlink=True)
-        if isinstance(link, h5py.ExternalLink):
-            return f"a link to {printable(link.path)} of another file, {printable(link.filename)}"
-    return None
-
-
-def _not_inside(item: h5py.Dataset, whole: bool) -> str | None:
-    """What is wrong with an array whose values are not in the file, or too many to be read as a `whole`."""
-    if item.shape is None:
-        return "an array without a shape"
-    if item.external:
-        return f"an array that is stored in another file, {printable(item.external[0][0])}"
-    others = (
-        [source.file_name for source in item.virtual_sources() if source.file_name != "."] if item.is_virtual else []
-    )
-    if others:
-        return f"an array that is put together from other files ({printable(others[0])})"
-    declared, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
-    return hollow_fault(declared, stored) or (memory_fault(declared) if whole else None)
-
-
 def _read_metadata(file: h5py.File) -> Metadata:
-    """Every scalar under `metadata/` that is text or a number; what cannot be read is left out."""
+    """Every scalar under `metadata/` that is text or a number; what cannot be read, or is not in the file, is left
+    out."""
     metadata: Metadata = {}
 
     def visit(name: str, item: object) -> None:
-        if not isinstance(item, h5py.Dataset) or item.shape != ():
+        if not isinstance(item, h5py.Dataset) or item.shape != () or item.external or item.is_virtual:
             return
         try:
             value = item[()]
@@ -112,9 +97,12 @@ def _read_metadata(file: h5py.File) -> Metadata:
         if isinstance(value, str | int | float):
             metadata[printable(name)] = value
 
-    group = None if _link_elsewhere(file, "metadata") else file.get("metadata")
-    if isinstance(group, h5py.Group):
-        group.visititems(visit)
+    def visit_all(group: object) -> Unreadable:
+        if isinstance(group, h5py.Group):
+            group.visititems(visit)  # which follows no link out of the file
+        return Unreadable("metadata")
+
+    follow(file, "metadata", visit_all)
     return metadata
 
 

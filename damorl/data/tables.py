@@ -49,6 +49,8 @@ def _read(names: list[str], column: Callable[[str], Any], name: str) -> np.ndarr
 def _to_numpy(column: Any, name: str) -> np.ndarray | Unreadable:
     """A pyarrow column as an array, or which cell is in the way."""
     types = importlib.import_module("pyarrow").types
+    if not len(column):
+        return np.zeros(0)  # whose type nobody can tell: without rows it does not matter
     empty = np.flatnonzero(column.is_null().to_numpy())
     if len(empty):
         cells = f"{len(empty)} such {'cell' if len(empty) == 1 else 'cells'}"
@@ -56,7 +58,7 @@ def _to_numpy(column: Any, name: str) -> np.ndarray | Unreadable:
         return Unreadable(f"an empty cell in row {empty[0]} of column {name} ({cells})", "", remedy)
     if types.is_integer(column.type) or types.is_floating(column.type) or types.is_boolean(column.type):
         return column.to_numpy()
-    if len(column) and (types.is_string(column.type) or types.is_large_string(column.type)):
+    if types.is_string(column.type) or types.is_large_string(column.type):
         cells = column.to_pylist()
         row, text = next((cell for cell in enumerate(cells) if not _is_value(cell[1])), (0, cells[0]))
         found = f"the text {printable(text[:40])!r} in row {row} of column {name}"

@@ -94,15 +94,17 @@ def describe_run(config: RunConfig, dataset: Dataset | StoredDataset, run_dir: P
     device = jax.devices()[0].device_kind
     if isinstance(dataset, Dataset):
         write_card(dataset, run_dir, pictures)
-    provenance = store.provenance(store.own_command(), dataset.sha256, device)
-    store.write_json(run_dir / store.PROVENANCE, provenance | {"algorithm": origin_of_algorithm(config.algo)})
-    store.write_json(run_dir / store.CONFIG, config.as_dict() | {"data": describe_dataset(dataset, gamma)})
+    told = store.provenance(store.own_command(), dataset.sha256, device)
+    told |= {"algorithm": origin_of_algorithm(config.algo)}
+    store.write_json(run_dir / store.PROVENANCE, told, seal=True)
+    described = config.as_dict() | {"data": describe_dataset(dataset, gamma)}
+    store.write_json(run_dir / store.CONFIG, described, seal=True)
 
 
 def write_card(dataset: Dataset, run_dir: Path, pictures: bool) -> None:
     """The data set's card, and its picture if there are to be pictures."""
     card, arrays = card_and_arrays(dataset)
-    store.write_json(run_dir / CARD, card)
+    store.write_json(run_dir / CARD, card, seal=True)
     if pictures:
         from damorl.report.card import draw_card
 

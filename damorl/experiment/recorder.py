@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from damorl.experiment.callbacks import Callback, EndEvent, Event, StartEvent
-from damorl.record import store
+from damorl.record import store, tensorboard
 from damorl.record.members import Member
 from damorl.types import Metrics
 
@@ -24,12 +24,12 @@ class Boards(Callback):
     """Writes every row as TensorBoard events, those of each member into a folder of its own."""
 
     def __init__(self, members: Sequence[Member]) -> None:
-        self.members, self.boards = members, list[store.TensorBoard]()
+        self.members, self.boards = members, list[tensorboard.TensorBoard]()
 
     def on_start(self, event: StartEvent) -> None:
         """Open the event files."""
         for member in self.members:
-            self.boards.append(store.open_tensorboard(event.run_dir, member.folder, event.step + 1))
+            self.boards.append(tensorboard.open_tensorboard(event.run_dir, member.folder, event.step + 1))
 
     def on_epoch(self, event: Event) -> None:
         """On the disk when this returns."""

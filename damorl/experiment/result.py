@@ -12,7 +12,7 @@ import numpy as np
 from damorl.behaviour.host_policy import NumpyPolicy, from_arrays, to_arrays
 from damorl.errors import UserError
 from damorl.files import atomic_file, writing
-from damorl.record import ending, store
+from damorl.record import ending, safe, store
 from damorl.record.members import Member, describe, find_member, members_of, settings_of
 
 POLICIES = "policies.safetensors"
@@ -52,7 +52,7 @@ def save_policies(path: Path, actors: list[Any], members: Sequence[Member]) -> N
     with writing(path.parent):
         path.parent.mkdir(exist_ok=True)
     with atomic_file(path) as temporary:
-        save_file(arrays, temporary)
+        save_file(arrays, temporary, safe.with_digest(arrays, {"format": "damorl-policies-1"}))
 
 
 def actor_arrays(actor: Any, prefix: str) -> dict[str, np.ndarray]:
@@ -136,9 +136,10 @@ def load_layers(
 def load_arrays(
     run_dir: Path | str, seed: int | None = None, step: int | None = None, setting: int | None = None
 ) -> tuple[dict[str, np.ndarray], Member]:
-    """What `save_policies` wrote, of the last evaluation or of a kept `step`, and the member that is meant."""
-    from safetensors.numpy import load_file
+    """What `save_policies` wrote, of the last evaluation or of a kept `step`, and the member that is meant.
 
+    UserError if there is none, if it is damaged, or if a newer version wrote it.
+    """
     run_dir = Path(run_dir)
     config = store.read_json(run_dir / store.CONFIG)
     path, steps = run_dir / POLICIES, list_policies(run_dir)
@@ -147,7 +148,14 @@ def load_arrays(
     path = path if step is None else steps[step]
     if not path.exists():
         raise UserError(f"{path}: expected a trained policy, found no file: finish the run first (--resume)")
-    return load_file(path), find_member(config, seed, setting, path)
+    try:
+        arrays, _ = safe.read(path, "damorl-policies", needs_digest=False)
+    except safe.DAMAGED as error:
+        raise UserError(
+            f"cannot use {path}: expected the policies that damorl wrote, found a damaged file ({error}); restore it "
+            "from a copy, choose another step, or remove result.json and --resume the run, which writes the last anew"
+        ) from error
+    return arrays, find_member(config, seed, setting, path)
 
 
 def summarise(run_dir: Path, stop: ending.Stopped | None = None, step: int = 0) -> Result:
@@ -170,7 +178,7 @@ def summarise(run_dir: Path, stop: ending.Stopped | None = None, step: int = 0) 
         "eval_share": eval_share(store.read_metrics(run_dir)),
         "provenance": store.read_json(run_dir / store.PROVENANCE),
     }
-    store.write_json(run_dir / store.RESULT, summary)
+    store.write_json(run_dir / store.RESULT, summary, seal=True)
     return Result(run_dir, summary)
 
 

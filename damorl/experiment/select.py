@@ -206,7 +206,7 @@ def judge(run: Run, evidence: Evidence, quiet: bool) -> dict[str, Any]:
         "settings": dataclasses.asdict(run.settings),
         "provenance": store.provenance(store.own_command(), dataset.sha256, jax.devices()[0].device_kind),
     }
-    store.write_json(run.run_dir / SELECTION, selection)
+    store.write_json(run.run_dir / SELECTION, selection, seal=True)
     return store.plain(selection)
 
 

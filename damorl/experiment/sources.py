@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
-
-from numpy.typing import ArrayLike
+from typing import TYPE_CHECKING, Any, Unpack
 
 from damorl.data import check, datasets
 from damorl.data.check import Problem
 from damorl.data.datasets import DEFAULT_NUM_STEPS, Dataset, dataset_path
-from damorl.data.names import ColumnMap
+from damorl.data.sources import Reading
 from damorl.errors import UserError
 from damorl.world.tasks import DATASET_NAMES
 
 if TYPE_CHECKING:
     from minari import MinariDataset
-
-
-class Reading(TypedDict, total=False):
-    """How a source is read; each as in `damorl.data.datasets.load_dataset`."""
-
-    columns: ColumnMap | None
-    action_bounds: tuple[ArrayLike, ArrayLike] | None
-    name: str | None
 
 
 def load_dataset(

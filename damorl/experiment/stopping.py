@@ -97,7 +97,9 @@ class EarlyStop(Callback):
         best = best_candidate(run, evidence, event.step, self.estimator, self.rule, self.quiet)
         told = {"score": None} if best is None else {"score": best.bound(self.rule), "setting": best.setting}
         self.scores.append({"step": event.step} | told)
-        store.write_json(event.run_dir / EARLY_STOP, {"settings": self.described(run), "scores": self.scores})
+        store.write_json(
+            event.run_dir / EARLY_STOP, {"settings": self.described(run), "scores": self.scores}, seal=True
+        )
         top, since = without_gain(self.scores)
         if since >= self.patience:
             found = "no finite selection score" if top is None else f"no selection score above {top['score']:.4g}"

@@ -161,10 +161,10 @@ def prepare_run(
     began, fits = time.perf_counter(), dict[str, Any]()
     state = prepare_states(*work, init_state(*work), progress, deadline, fits)
     told = {"prepare_seconds": time.perf_counter() - began, "sha256": model_hashes(work.config, state)}
-    store.write_json(run_dir / store.MODELS, told)
+    store.write_json(run_dir / store.MODELS, told, seal=True)
     if fits:
         settings = dataclasses.asdict(work.config.algo_config.dynamics)
-        store.write_json(run_dir / store.DYNAMICS, {"settings": settings, "seeds": fits})
+        store.write_json(run_dir / store.DYNAMICS, {"settings": settings, "seeds": fits}, seal=True)
     checkpoint.save(run_dir / "checkpoint", state, 0, identity)
     return state
 

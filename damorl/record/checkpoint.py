@@ -6,7 +6,6 @@ identity and a SHA-256 of all of that. It appears under its name only when it is
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -16,17 +15,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from damorl.errors import UserError
 from damorl.files import atomic_file, writing
+from damorl.record import safe
+from damorl.record.safe import Leaves, describe, with_digest
+from damorl.record.safe import digest as digest
 
 FORMAT = "damorl-checkpoint-1"
 FILE_NAME = re.compile(r"step_(\d+)\.safetensors")
 OTHER_RUN = "resume with the settings that run was started with, or choose another --out"
-
-Leaves = dict[str, np.ndarray]
 
 
 def save(directory: Path, state: Any, step: int, identity: Mapping[str, str]) -> Path:
@@ -39,12 +39,11 @@ def save(directory: Path, state: Any, step: int, identity: Mapping[str, str]) ->
     path = directory / f"step_{step:09d}.safetensors"
     leaves = {name: np.asarray(leaf, order="C") for name, leaf in named_leaves(jax.device_get(state)).items()}
     metadata = {"format": FORMAT, "step": str(step), "identity": json.dumps(dict(identity), sort_keys=True)}
-    metadata["sha256"] = digest(leaves, metadata)
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
         try:
-            save_file(leaves, temporary, metadata)
+            save_file(leaves, temporary, with_digest(leaves, metadata))
         except SafetensorError as error:  # how the library reports a full disk
             raise OSError(str(error)) from error
     prune(directory, path)
@@ -93,7 +92,7 @@ def newest(directory: Path, on_warning: Callable[[str], None]) -> tuple[Path, Le
     for path in reversed(files):
         try:
             return path, *read(path)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except safe.DAMAGED as error:
             on_warning(f"{path} is damaged ({error}) and was passed over for the checkpoint before it")
     if files:
         raise UserError(
@@ -104,23 +103,9 @@ def newest(directory: Path, on_warning: Callable[[str], None]) -> tuple[Path, Le
 
 
 def read(path: Path) -> tuple[Leaves, dict[str, str]]:
-    """Leaves and metadata of a file whose checksum holds; `ValueError` or `SafetensorError` if it is damaged."""
-    with safe_open(path, "numpy") as file:
-        metadata = dict(file.metadata() or {})
-        leaves = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    expected = metadata.pop("sha256", None)
-    if digest(leaves, metadata) != expected:
-        raise ValueError("its content does not match its checksum")
-    return leaves, metadata
-
-
-def digest(leaves: Leaves, metadata: Mapping[str, str]) -> str:
-    """SHA-256 over the metadata and over name, type, shape and bytes of every leaf, in the order of the names."""
-    sha = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
-    for name in sorted(leaves):
-        sha.update(f"\n{name} {describe(leaves[name])}\n".encode())
-        sha.update(leaves[name].reshape(-1).view(np.uint8).data)
-    return sha.hexdigest()
+    """Leaves and metadata of a file whose checksum holds; one of `safe.DAMAGED` if it is damaged, UserError if a newer
+    version wrote it."""
+    return safe.read(path, "damorl-checkpoint")
 
 
 def check_identity(path: Path, metadata: Mapping[str, str], identity: Mapping[str, str]) -> None:
@@ -162,8 +147,3 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     if len(named) != len(paths):
         raise ValueError("two leaves of the state have the same path")
     return named
-
-
-def describe(array: Any) -> str:
-    """Type and shape of an array or of its description, `float32[4, 11]`."""
-    return f"{np.dtype(array.dtype).name}{list(array.shape)}"

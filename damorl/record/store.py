@@ -4,6 +4,7 @@
     provenance.json   versions, git revision, command, machine, dataset hash
     metrics.jsonl     one line per seed and epoch: {"step": gradient updates, "seed": 0, "critic/loss": 0.12, ...}
                       (with "setting", its number, in a population, whose events are in tb/VALUES/seed_K/)
+    metrics.crc       a checksum of each of its lines, see `record.sums`
     tb/seed_K/        the same numbers as TensorBoard events
     checkpoint/       the training state
     result.json       the final scores; those so far, and why, of a run that a callback stopped (see `ending`)
@@ -18,6 +19,8 @@
     .lock             held by the process that makes the run, for as long as it lives
     log.txt, failure.json  of a sweep: what the run's process said, and why its last try failed
 
+What the loop writes as JSON ends with a hash of the rest, see `record.seal`.
+
 JSON has no NaN and no infinity, so they are stored as the strings "nan", "inf" and "-inf"; `read_metrics` turns them
 back into floats. This module does not import jax: a report must stay light.
 """
@@ -31,20 +34,17 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from damorl.errors import UserError
 from damorl.files import atomic_file, writing
-
-if TYPE_CHECKING:
-    from tensorboardX.event_file_writer import EventsWriter
+from damorl.record.seal import sealed, unsealed
+from damorl.record.sums import SUMS, check_sums, sums_of
 
 CONFIG, PROVENANCE, METRICS, RESULT = "config.json", "provenance.json", "metrics.jsonl", "result.json"
 LOCK, MODELS, DYNAMICS = ".lock", "models.json", "dynamics.json"
@@ -73,9 +73,13 @@ PACKAGES = (
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def write_json(path: Path, obj: Any) -> None:
-    """Write `obj` atomically as indented JSON. Paths, NumPy and JAX values become plain; see above for NaN."""
-    text = json.dumps(plain(obj), indent=2, allow_nan=False, ensure_ascii=False)
+def write_json(path: Path, obj: Any, seal: bool = False) -> None:
+    """Write `obj` atomically as indented JSON. Paths, NumPy and JAX values become plain; see above for NaN.
+
+    With `seal` a mapping carries its hash, which `read_json` checks.
+    """
+    content = sealed(plain(obj)) if seal else plain(obj)
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     with atomic_file(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
@@ -98,8 +102,16 @@ def append_metrics(run_dir: Path, rows: Sequence[Row]) -> None:
 
     Append before saving the checkpoint of the same step: then a checkpoint never outlives its metrics.
     """
-    path = run_dir / METRICS
-    data = "".join(json.dumps(plain(row), allow_nan=False) + "\n" for row in rows).encode()
+    lines = [(json.dumps(plain(row), allow_nan=False) + "\n").encode() for row in rows]
+    if not (run_dir / METRICS).exists():
+        with writing(run_dir / SUMS):
+            (run_dir / SUMS).write_bytes(b"")
+    _append(run_dir / METRICS, b"".join(lines))
+    if (run_dir / SUMS).exists():  # not in a run that an earlier version began
+        _append(run_dir / SUMS, sums_of(lines))
+
+
+def _append(path: Path, data: bytes) -> None:
     with writing(path), open(path, "ab", buffering=0) as file:
         size = file.tell()
         try:
@@ -120,8 +132,13 @@ def truncate_metrics(run_dir: Path, step: int) -> None:
     path = run_dir / METRICS
     if not path.exists():
         return
+    kept = [line for line, row in _metric_lines(path) if row["step"] <= step]
+    with writing(run_dir / SUMS):
+        (run_dir / SUMS).unlink(missing_ok=True)  # lines without a sum are read; sums of other lines are a fault
     with atomic_file(path) as temporary:
-        temporary.write_bytes(b"".join(line for line, row in _metric_lines(path) if row["step"] <= step))
+        temporary.write_bytes(b"".join(kept))
+    with atomic_file(run_dir / SUMS) as temporary:
+        temporary.write_bytes(sums_of(kept))
 
 
 def create_run_dir(out: Path, name: str, resume: bool = False) -> Path:
@@ -151,9 +168,9 @@ def create_run_dir(out: Path, name: str, resume: bool = False) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; `UserError` if it is missing or damaged."""
+    """The content of a JSON file without its seal; `UserError` if it is missing, damaged, or of a newer version."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return unsealed(path, json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"invalid JSON, {error}"
         raise UserError(
@@ -177,6 +194,7 @@ def _metric_lines(path: Path) -> list[tuple[bytes, Row]]:
             f"cannot read {path}: expected the metrics of a run, found '{error.strerror}'; "
             "check that its directory is a run directory"
         ) from error
+    check_sums(path, lines)
     parsed = [(line, _parse_row(line)) for line in lines]
     if parsed and parsed[-1][1] is None:
         parsed.pop()
@@ -241,48 +259,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-@dataclass(frozen=True)
-class TensorBoard:
-    """Scalars of one member, written in the calling thread: the usual writer's thread hangs when the disk is full."""
-
-    directory: Path
-    events: EventsWriter
-
-    def write(self, row: Row) -> None:
-        """One point for every number of the row, at its step; on the disk when this returns."""
-        from tensorboardX.summary import scalar
-
-        with writing(self.directory):
-            for name in [name for name in row if name not in ("step", "seed", "setting")]:
-                summary = scalar(name, float(row[name]))
-                self.events.write_event(protos().Event(wall_time=time.time(), step=row["step"], summary=summary))
-            self.events.flush()
-
-    def close(self) -> None:
-        """Flush and close the event file."""
-        with writing(self.directory):
-            self.events.close()
-
-
-def protos() -> Any:
-    """TensorBoard's record types, which are built at run time and so unknown to a type checker."""
-    return import_module("tensorboardX.proto.event_pb2")
-
-
-def open_tensorboard(run_dir: Path, folder: str, purge_step: int | None = None) -> TensorBoard:
-    """Open a new event file in `tb/FOLDER`. A run resumed at step S passes `purge_step` S + 1: viewers then forget
-    what earlier files hold from that step on."""
-    from tensorboardX.event_file_writer import EventsWriter
-
-    directory = run_dir / "tb" / folder
-    with writing(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        # the time is in the name by the second only: the process number keeps a quick resume from overwriting
-        events = EventsWriter(str(directory / "events"), filename_suffix=f".{os.getpid()}.{purge_step or 0}")
-        if purge_step is not None:
-            start = protos().SessionLog(status=protos().SessionLog.START)
-            events.write_event(protos().Event(wall_time=time.time(), step=purge_step, session_log=start))
-        events.flush()
-    return TensorBoard(directory, events)

@@ -6,6 +6,8 @@ left there.
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,6 +20,7 @@ from damorl.errors import UserError
 from damorl.record.compact import read_record, record_rows
 from damorl.record.store import CONFIG, FAILURE, METRICS, PROVENANCE, Row, read_json, read_metrics
 
+PNG = b"\x89PNG\r\n\x1a\n"
 CARD, PICTURE, SELECTION = "dataset.json", "dataset.png", "selection.json"
 SCORE, RETURN = "eval/score", "eval/return_mean"
 UNITS = {SCORE: "score", RETURN: "return"}
@@ -178,10 +181,30 @@ def failure_of(run_dir: Path) -> str:
 
 
 def _read_picture(path: Path) -> bytes | None:
+    """The picture, or None if there is none. UserError if it is damaged."""
     try:
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError:
         return None
+    if not is_whole_png(content):
+        raise UserError(
+            f"cannot use {path}: expected a picture, found a damaged one; remove it or restore it from a copy"
+        )
+    return content
+
+
+def is_whole_png(content: bytes) -> bool:
+    """Whether it is a PNG to its end, each part of which has its checksum."""
+    if not content.startswith(PNG):
+        return False
+    place, kind = len(PNG), b""
+    while place + 12 <= len(content):
+        (length,) = struct.unpack(">I", content[place : place + 4])
+        kind, body = content[place + 4 : place + 8], content[place + 4 : place + 8 + length]
+        if zlib.crc32(body).to_bytes(4, "big") != content[place + 8 + length : place + 12 + length]:
+            return False
+        place += 12 + length
+    return kind == b"IEND" and place == len(content)
 
 
 def find(config: Any, key: str) -> Any:

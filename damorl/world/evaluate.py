@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from damorl.errors import UserError
 from damorl.types import Spec
-from damorl.world.simulators import make_env, simulator_of
+from damorl.world.playing import Place, Simulator, advance, begin, open_simulator
+from damorl.world.simulators import simulator_of
 from damorl.world.task import Task
 
 if TYPE_CHECKING:
@@ -65,7 +66,12 @@ class Evaluator:
             )
         self.task = task
         self.change, self.action_noise = change, action_noise
-        self.envs: list[Env] = []
+        self.simulators: list[Simulator] = []
+
+    @property
+    def envs(self) -> list[Any]:
+        """The environments that are open."""
+        return [simulator.env for simulator in self.simulators]
 
     def run(
         self,
@@ -80,8 +86,8 @@ class Evaluator:
 
         With `noise` > 0 the policy sees `obs + noise * obs_std * standard normal` (`obs_std` is `[obs_dim]`); the
         simulator does not. `on_reward` is told each step's rewards, `[num_episodes]`, 0 where an episode is over: a
-        policy with a memory may want them. Raises `UserError` for unusable arguments and for actions of the wrong shape
-        or not finite.
+        policy with a memory may want them. Raises `UserError` for unusable arguments, for actions of the wrong shape
+        or not finite, and, with episode and step, for a simulator that breaks the rules (`playing.advance`).
         """
         if num_episodes < 1 or seed < 0:
             raise UserError(
@@ -90,8 +96,9 @@ class Evaluator:
             )
         measure = measurement(noise, obs_std, self.task.obs_dim, range(seed, seed + num_episodes))
         disturb = disturbance(self.action_noise, self.task.action_dim, range(seed, seed + num_episodes))
-        self.envs += [self.opened() for _ in range(num_episodes - len(self.envs))]
-        obs = np.stack([env.reset(seed=seed + i)[0] for i, env in enumerate(self.envs[:num_episodes])])
+        self.simulators += [self.opened() for _ in range(num_episodes - len(self.simulators))]
+        place = lambda i, step: Place(i + 1, seed + i, step)
+        obs = np.stack([begin(self.simulators[i], place(i, 0)) for i in range(num_episodes)])
         returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, np.int64)
         terminated, truncated = np.zeros(num_episodes, bool), np.zeros(num_episodes, bool)
         running = np.arange(num_episodes)
@@ -99,7 +106,8 @@ class Evaluator:
             action = disturb(self.checked(np.asarray(act(measure(obs))), num_episodes))
             reward = np.zeros(num_episodes)
             for i in running:
-                obs[i], reward[i], terminated[i], truncated[i], _ = self.envs[i].step(action[i])
+                at = place(i, int(lengths[i]) + 1)
+                obs[i], reward[i], terminated[i], truncated[i] = advance(self.simulators[i], action[i], at)
             returns += reward
             if on_reward is not None:
                 on_reward(reward)
@@ -107,12 +115,12 @@ class Evaluator:
             running = np.flatnonzero(~(terminated | truncated))
         return Episodes(returns, lengths, terminated)
 
-    def opened(self) -> Env:
+    def opened(self) -> Simulator:
         """A new simulator of the task, changed."""
-        env = make_env(self.task)
+        simulator = open_simulator(self.task)
         if self.change is not None:
-            self.change(env)
-        return env
+            self.change(simulator.env)
+        return simulator
 
     def checked(self, action: np.ndarray, num_episodes: int) -> np.ndarray:
         """The actions, if the simulator can take them."""
@@ -131,8 +139,8 @@ class Evaluator:
 
     def close(self) -> None:
         """Let the simulators go."""
-        for env in self.envs:
-            env.close()
+        for simulator in self.simulators:
+            simulator.env.close()
 
 
 def evaluate(

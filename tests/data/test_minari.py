@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import gymnasium
+import h5py
 import minari
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, Space
+from minari import MinariDataset
 from minari.data_collector import EpisodeBuffer
 from minari.dataset.minari_storage import MinariStorage
 from minari.storage import get_dataset_path
@@ -182,7 +186,7 @@ def test_episodes_without_their_last_state_are_refused() -> None:
     make_store("lab/wave-v0", episodes=[episode(2, "cut"), broken_episode()])
     assert "(episode 1 has 3 observations and 3 actions)" in refusal("lab/wave-v0")
     make_store("lab/none-v0", episodes=[])
-    assert "episodes that cannot be read (" in refusal("lab/none-v0")
+    assert "found no episodes; give a larger data set" in refusal("lab/none-v0")
 
 
 def hopper_store(dataset_id: str, env_id: str, spec_changes: dict[str, Any] | None = None, **metadata: Any) -> None:
@@ -228,3 +232,26 @@ def test_an_environment_that_cannot_be_had_is_done_without(changes: dict[str, An
     (problem,) = (problem for problem in find_problems("mujoco/hopper/medium-v0") if problem.key == "env_spec")
     assert (problem.severity, problem.message) == ("warning", str(remarks[0].message))
     assert load_dataset("mujoco/hopper/medium-v0", task="hopper").task is TASKS["hopper"]
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_no_steps_are_told_in_one_sentence(data_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_store("lab/none-v0", data_format, episodes=[])
+    assert "found no episodes; give a larger data set" in refusal("lab/none-v0")
+    make_store("lab/short-v0", data_format)
+    empty = cast(Any, SimpleNamespace(id=4, rewards=[], observations=[[0.0]], actions=[]))
+    monkeypatch.setattr(MinariDataset, "iterate_episodes", lambda self: iter([empty]))
+    assert "found episodes that cannot be read (episode 4 has no steps)" in refusal("lab/short-v0")
+
+
+def test_a_folder_that_leads_out_of_itself_is_refused(store: Path, tmp_path: Path) -> None:
+    make_store("lab/linked-v0", "hdf5")
+    os.mkfifo(tmp_path / "pipe")
+    main = store / "lab/linked-v0/data/main_data.hdf5"
+    with h5py.File(main, "a") as file:
+        del file["episode_1/rewards"]
+        file["episode_1/rewards"] = h5py.ExternalLink(tmp_path / "pipe", "x")
+    assert "main_data.hdf5 holds a link at /episode_1/rewards" in refusal("lab/linked-v0")
+    main.unlink()
+    os.mkfifo(main)
+    assert "main_data.hdf5 is no file but a directory, a pipe or a device" in refusal("lab/linked-v0")

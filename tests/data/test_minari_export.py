@@ -122,3 +122,20 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(store: Path, monk
     export_minari(dataset, "damorl/mine-v0")
     with pytest.raises(UserError, match=r"expected an id that is free, found .*damorl/mine-v0; choose another version"):
         export_minari(dataset, "damorl/mine-v0")
+
+
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_an_exported_set_is_checked_against_its_hash(store: Path, data_format: str) -> None:
+    export_minari(played(), "damorl/hopper/mine-v0", data_format)
+    stored = minari.load_dataset("damorl/hopper/mine-v0").storage
+    read = load_dataset("damorl/hopper/mine-v0")
+    assert stored.metadata["damorl_sha256"] == read.sha256
+    halves = load_dataset("damorl/hopper/mine-v0", action_bounds=(-2, 2))  # other units, other numbers: not compared
+    np.testing.assert_array_equal(halves.transitions.action, np.asarray(read.transitions.action) / 2)
+    part = minari.load_dataset("damorl/hopper/mine-v0").filter_episodes(lambda episode: episode.id < 2)
+    assert load_dataset(part).num_transitions < read.num_transitions
+    stored.update_metadata({"damorl_sha256": "0" * 64})
+    with pytest.raises(UserError, match=r"metadata/damorl_sha256: expected arrays that hash to 0000"):
+        load_dataset("damorl/hopper/mine-v0")
+    stored.update_metadata({"damorl_rows": 3})  # it was continued since
+    assert load_dataset("damorl/hopper/mine-v0").sha256 == read.sha256

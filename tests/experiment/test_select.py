@@ -196,7 +196,7 @@ def test_a_finished_selection_is_not_made_again(run_dir: Path, fits: list[Path])
     (again,) = select([run_dir], SETTINGS)
     assert fits == []
     assert (run_dir / "selection.json").read_bytes() == before
-    assert again == {"run_dir": str(run_dir), **json.loads(before)}
+    assert again == {"run_dir": str(run_dir), **store.read_json(run_dir / "selection.json")}
 
 
 def test_force_and_other_settings_make_it_again(run_dir: Path, fits: list[Path]) -> None:

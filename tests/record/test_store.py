@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from damorl.errors import UserError
-from damorl.record import store
+from damorl.record import store, tensorboard
 
 
 def rows_until(last: int) -> list[store.Row]:
@@ -234,13 +234,13 @@ def read_events(path: Path) -> list[Any]:
     data, events = path.read_bytes(), []
     while data:
         length = int.from_bytes(data[:8], "little")
-        events.append(store.protos().Event.FromString(data[12 : 12 + length]))
+        events.append(tensorboard.protos().Event.FromString(data[12 : 12 + length]))
         data = data[16 + length :]
     return events
 
 
 def test_tensorboard_holds_every_number_at_its_step_at_once(tmp_path):
-    board = store.open_tensorboard(tmp_path, "seed_3")
+    board = tensorboard.open_tensorboard(tmp_path, "seed_3")
     board.write({"step": 500, "seed": 3, "critic/loss": 0.25, "eval/score": math.nan})
     (path,) = (tmp_path / "tb" / "seed_3").iterdir()
     points = [
@@ -252,8 +252,8 @@ def test_tensorboard_holds_every_number_at_its_step_at_once(tmp_path):
 
 
 def test_a_resumed_tensorboard_purges_what_follows_the_checkpoint_and_keeps_the_old_file(tmp_path):
-    store.open_tensorboard(tmp_path, "seed_0").close()
-    store.open_tensorboard(tmp_path, "seed_0", purge_step=501).close()
+    tensorboard.open_tensorboard(tmp_path, "seed_0").close()
+    tensorboard.open_tensorboard(tmp_path, "seed_0", purge_step=501).close()
     paths = list((tmp_path / "tb" / "seed_0").iterdir())
     assert len(paths) == 2
     starts = [event for path in paths for event in read_events(path) if event.HasField("session_log")]
@@ -265,8 +265,8 @@ def test_a_disk_that_fills_under_tensorboard_is_one_sentence_and_not_a_hang(tmp_
 import resource
 from pathlib import Path
 from damorl.errors import UserError
-from damorl.record import store
-board = store.open_tensorboard(Path({str(tmp_path)!r}), "seed_0")
+from damorl.record import tensorboard
+board = tensorboard.open_tensorboard(Path({str(tmp_path)!r}), "seed_0")
 resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
 try:
     for step in range(50):

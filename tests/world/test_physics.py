@@ -86,7 +86,7 @@ def test_a_falling_body_feels_the_changed_gravity() -> None:
 
 def test_noise_on_actions_has_its_size_and_stays_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluator, given = Evaluator(HOPPER, action_noise=0.1), []
-    evaluator.envs = [evaluator.opened() for _ in range(2)]
+    evaluator.simulators = [evaluator.opened() for _ in range(2)]
     for env in evaluator.envs:
         step = env.step
         monkeypatch.setattr(env, "step", lambda action, step=step: (given.append(action), step(action))[1])

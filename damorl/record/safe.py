@@ -1,0 +1,57 @@
+"""Safetensors files that carry a SHA-256 of all that is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from damorl.record.seal import check_schema
+
+Leaves = dict[str, np.ndarray]
+DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
+"""What reading damaged bytes raises."""
+
+
+def with_digest(leaves: Leaves, metadata: Mapping[str, str]) -> dict[str, str]:
+    """The metadata that a file of these leaves carries."""
+    return {**metadata, "sha256": digest(leaves, metadata)}
+
+
+def digest(leaves: Leaves, metadata: Mapping[str, str]) -> str:
+    """SHA-256 over the metadata and over name, type, shape and bytes of every leaf, in the order of the names."""
+    sha = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name in sorted(leaves):
+        sha.update(f"\n{name} {describe(leaves[name])}\n".encode())
+        sha.update(leaves[name].reshape(-1).view(np.uint8).data)
+    return sha.hexdigest()
+
+
+def describe(array: Any) -> str:
+    """Type and shape of an array or of its description, `float32[4, 11]`."""
+    return f"{np.dtype(array.dtype).name}{list(array.shape)}"
+
+
+def read(path: Path, form: str, needs_digest: bool = True) -> tuple[Leaves, dict[str, str]]:
+    """Leaves and metadata of a file whose checksum holds; one of `DAMAGED` if it does not.
+
+    `form` is the format without its number, which stands at the end: UserError for a higher one than 1. Without
+    `needs_digest` a file that has no metadata at all, as earlier versions wrote policies, is not checked.
+    """
+    with safe_open(path, "numpy") as file:
+        metadata = dict(file.metadata() or {})
+        name, _, number = metadata.get("format", "").rpartition("-")
+        if name == form and number.isdecimal():
+            check_schema(path, int(number), known=1)
+        leaves = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    if not metadata and not needs_digest:
+        return leaves, metadata
+    expected = metadata.pop("sha256", None)
+    if digest(leaves, metadata) != expected:
+        raise ValueError("its content does not match its checksum")
+    return leaves, metadata
