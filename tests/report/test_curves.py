@@ -126,7 +126,8 @@ def test_the_picture_is_a_png_beside_the_metrics_or_where_one_wants_it(tmp_path)
     (tmp_path / "docs").mkdir()
     elsewhere = curves.draw_curves(tmp_path, tmp_path / "docs" / "a.png")
     assert elsewhere.read_bytes()[:8] == (tmp_path / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert sorted(os.listdir(tmp_path)) == ["config.json", "curves.png", "docs", "dynamics.json", "metrics.jsonl"]
+    written = ["config.json", "curves.png", "docs", "dynamics.json", "metrics.crc", "metrics.jsonl"]
+    assert sorted(os.listdir(tmp_path)) == written
 
 
 def test_a_run_that_has_logged_nothing_yet_can_be_drawn(tmp_path):

@@ -38,7 +38,7 @@ def models(factor: str, value: float) -> tuple[Any, Any]:
     found = []
     for change in (None, change_of(HOPPER, World(factor, value))):
         evaluator = Evaluator(HOPPER, change=change)
-        env: Any = evaluator.opened()
+        env: Any = evaluator.opened().env
         found.append(env.unwrapped.model)
         env.close()
     return found[0], found[1]
@@ -73,7 +73,7 @@ def test_a_factor_of_one_changes_nothing() -> None:
 
 def test_a_falling_body_feels_the_changed_gravity() -> None:
     """In the air, without actions, the hopper's speed changes by g times the time step."""
-    env: Any = Evaluator(HOPPER, change=change_of(HOPPER, World("gravity", 0.5))).opened()
+    env: Any = Evaluator(HOPPER, change=change_of(HOPPER, World("gravity", 0.5))).opened().env
     env.reset(seed=0)
     inner = env.unwrapped
     inner.set_state(np.array([0.0, 5.0, 0.0, 0.0, 0.0, 0.0]), np.zeros(6))
