@@ -17,7 +17,7 @@ from damorl.experiment.evaluation import EVAL_SEED
 from damorl.experiment.own_evaluation import score_by, score_in
 from damorl.experiment.policy import Policy
 from damorl.experiment.population import with_population
-from damorl.experiment.progress import Progress
+from damorl.experiment.progress import tell
 from damorl.experiment.resident import check_resident
 from damorl.experiment.result import Result, summarise
 from damorl.experiment.scoring import Scoring, score
@@ -124,7 +124,7 @@ def load_data(config: RunConfig, make: bool, quiet: bool, allow_external: bool =
     check_resident(config)
     if make:
         make_missing(config.dataset, config.loop.dataset_steps, quiet=quiet)
-    return load_stored(*place, columns=columns, action_bounds=bounds, on_note=Progress(config, quiet).warn)
+    return load_stored(*place, columns=columns, action_bounds=bounds, on_note=tell)
 
 
 def with_full_task(config: RunConfig) -> RunConfig:

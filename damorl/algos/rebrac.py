@@ -29,7 +29,7 @@ import jax.numpy as jnp
 
 from damorl.algos.base import Algorithm, OfflineData, OnProgress, Problem, no_refresh
 from damorl.core.buffer import take
-from damorl.core.optim import Learner, adam, init_learner
+from damorl.core.optim import Learner
 from damorl.errors import UserError
 from damorl.parts import sac, td3
 from damorl.parts.actor import policy
@@ -94,15 +94,7 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
     actor_key, critic_key = jax.random.split(key)
     actor = td3.init_deterministic_actor(actor_key, *problem.spec, config.hidden)
     critic = init_critic(critic_key, *problem.spec, config.hidden, layer_norm=config.critic_layer_norm)
-    copy = lambda params: jax.tree.map(jnp.copy, params)
-    return State(
-        actor=init_learner(actor, adam(config.actor_lr)),
-        average_actor=copy(actor),
-        target_actor=copy(actor),
-        critic=init_learner(critic, adam(config.critic_lr)),
-        target_critic=copy(critic),
-        step=jnp.zeros((), jnp.int32),
-    )
+    return State(**td3.begin(config, actor, critic))
 
 
 def prepare(

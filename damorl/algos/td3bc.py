@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from damorl.algos.base import Algorithm, OfflineData, Problem, no_prepare, no_refresh
 from damorl.core import buffer as ring
 from damorl.core.nets import MLP, Dense
-from damorl.core.optim import Learner, adam, init_learner
+from damorl.core.optim import Learner
 from damorl.core.scaler import Standardiser, fit_standardiser
 from damorl.parts import sac, td3
 from damorl.parts.actor import policy
@@ -92,20 +92,12 @@ def init(key: Key, config: Config, problem: Problem, data: OfflineData) -> State
     actor = init_deterministic_actor(actor_key, *problem.spec, config.hidden)
     critic = init_critic(critic_key, *problem.spec, config.hidden)
     obs_dim = problem.spec.obs_dim
-    copy = lambda params: jax.tree.map(jnp.copy, params)
-    return State(
-        actor=init_learner(actor, adam(config.actor_lr)),
-        average_actor=copy(actor),
-        target_actor=copy(actor),
-        critic=init_learner(critic, adam(config.critic_lr)),
-        target_critic=copy(critic),
-        inputs=(
-            fit_standardiser(data.rows.obs)
-            if config.standardise_obs
-            else Standardiser(jnp.zeros(obs_dim), jnp.ones(obs_dim))
-        ),
-        step=jnp.zeros((), jnp.int32),
+    inputs = (
+        fit_standardiser(data.rows.obs)
+        if config.standardise_obs
+        else Standardiser(jnp.zeros(obs_dim), jnp.ones(obs_dim))
     )
+    return State(**td3.begin(config, actor, critic), inputs=inputs)
 
 
 def td_target(config: Config, state: State, batch: Transition, key: Key) -> Array:

@@ -72,7 +72,8 @@ def find_players(path: Path, task: Task | None, how: Scoring) -> tuple[Task, lis
     if plans(config) and how.stochastic:
         raise UserError(f"{path}: expected no --stochastic for {config['algo']}, which plans; leave it out")
     make = planner if plans(config) else network
-    return task, [Player(marks_of(member), make(path, member, task, how)) for member in members_of(config)]
+    obs_std = np.asarray(config["data"]["obs_std"])
+    return task, [Player(marks_of(member), make(path, member, obs_std, task, how)) for member in members_of(config)]
 
 
 def marks_of(member: Member) -> dict[str, Any]:
@@ -80,11 +81,12 @@ def marks_of(member: Member) -> dict[str, Any]:
     return member.marks | ({} if member.setting is None else {"label": describe(member.values)})
 
 
-def network(run_dir: Path, member: Member, task: Task, how: Scoring) -> Callable[[Evaluator, float], Episodes]:
+def network(
+    run_dir: Path, member: Member, obs_std: np.ndarray, task: Task, how: Scoring
+) -> Callable[[Evaluator, float], Episodes]:
     """Plays the actor of a run."""
     from damorl.behaviour.host_policy import act, squash
 
-    obs_std = np.asarray(store.read_json(run_dir / store.CONFIG)["data"]["obs_std"])
     layers = load_layers(run_dir, member.seed, how.step, member.setting)
 
     def play(evaluator: Evaluator, noise: float) -> Episodes:
@@ -96,11 +98,12 @@ def network(run_dir: Path, member: Member, task: Task, how: Scoring) -> Callable
     return play
 
 
-def planner(run_dir: Path, member: Member, task: Task, how: Scoring) -> Callable[[Evaluator, float], Episodes]:
+def planner(
+    run_dir: Path, member: Member, obs_std: np.ndarray, task: Task, how: Scoring
+) -> Callable[[Evaluator, float], Episodes]:
     """Plays a run that plans."""
     from damorl.experiment.planning import load_player
 
-    obs_std = np.asarray(store.read_json(run_dir / store.CONFIG)["data"]["obs_std"])
     own = load_player(run_dir, member.seed, how.step)
     return lambda evaluator, noise: own.play(evaluator, how.episodes, how.eval_seed, noise, obs_std)
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from damorl.core.nets import MLP, Dense
-from damorl.core.optim import Learner, adam, minimise, polyak
+from damorl.core.optim import Learner, adam, init_learner, minimise, polyak
 from damorl.parts.actor import LOG_STD_MIN, init_actor, policy
 from damorl.types import Array, Key, Metrics, Params
 
@@ -23,6 +23,19 @@ def init_deterministic_actor(key: Key, obs_dim: int, action_dim: int, hidden: tu
     *layers, (kernel, bias) = init_actor(key, obs_dim, action_dim, hidden)
     last = Dense(kernel.at[:, action_dim:].set(0.0), bias.at[action_dim:].set(LOG_STD_MIN))
     return (*layers, last)
+
+
+def begin(settings: Any, actor: MLP, critic: Params) -> dict[str, Any]:
+    """The fields that `step` moves, for fresh networks: their learners, their targets, the average and no update."""
+    copy = lambda params: jax.tree.map(jnp.copy, params)
+    return {
+        "actor": init_learner(actor, adam(settings.actor_lr)),
+        "average_actor": copy(actor),
+        "target_actor": copy(actor),
+        "critic": init_learner(critic, adam(settings.critic_lr)),
+        "target_critic": copy(critic),
+        "step": jnp.zeros((), jnp.int32),
+    }
 
 
 def smoothed_action(settings: Any, target_actor: Params, next_obs: Array, key: Key) -> Array:
