@@ -155,16 +155,11 @@ def features(model: FittedModel, errors: check.Errors, judged: check.Judged) -> 
         yield {
             "index": index if index < obs_dim else None,
             "name": name,
-            "k_step_error": [known(value) for value in per_step[:, index]],
-            "within_1": known(shares[0][index]),
-            "within_2": known(shares[1][index]),
+            "k_step_error": [store.known(value) for value in per_step[:, index]],
+            "within_1": store.known(shares[0][index]),
+            "within_2": store.known(shares[1][index]),
             "rank_correlation": check.rank_agreement(judged.error[:, index], judged.spread[:, index]),
         }
-
-
-def known(value: float) -> float | None:
-    """None for what is no number."""
-    return float(value) if np.isfinite(value) else None
 
 
 def write_report(report: dict[str, Any], directory: Path) -> tuple[Path, Path]:

@@ -214,7 +214,7 @@ def policy_rows(run: Run, fqe: FQEResult | None, model: ModelValue | None) -> li
     """Every kept policy with its estimates; None for one that diverged or was not made."""
     columns = {"fqe": getattr(fqe, "value", None)}
     columns |= {"model_value": getattr(model, "mean", None), "model_std": getattr(model, "std", None)}
-    estimates = lambda i: {name: None if column is None else known(column[i]) for name, column in columns.items()}
+    estimates = lambda i: {name: None if column is None else store.known(column[i]) for name, column in columns.items()}
     return [member.marks | {"step": step} | estimates(i) for i, (step, member) in enumerate(run.kept)]
 
 
@@ -265,8 +265,3 @@ def real_scores(run: Run) -> tuple[str | None, dict[tuple[int, int, int | None],
         return None, {}
     metric = "eval/score" if "eval/score" in rows[0] else "eval/return_mean"
     return metric, {(row["step"], row["seed"], row.get("setting")): row[metric] for row in rows}
-
-
-def known(value: float) -> float | None:
-    """None for what is no number: a diverged estimate."""
-    return float(value) if math.isfinite(value) else None

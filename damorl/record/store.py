@@ -84,6 +84,11 @@ def write_json(path: Path, obj: Any, seal: bool = False) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+def known(value: float) -> float | None:
+    """None for what is no number."""
+    return float(value) if math.isfinite(value) else None
+
+
 def plain(value: Any) -> Any:
     """`value` in JSON's own types, arrays as lists, non-finite floats as strings."""
     if isinstance(value, Mapping):
