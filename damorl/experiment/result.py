@@ -42,8 +42,6 @@ class Result:
 
 def save_policies(path: Path, actors: list[Any], members: Sequence[Member]) -> None:
     """Write every member's actor into one file, atomically. Its folder is made if needed."""
-    from safetensors.numpy import save_file
-
     arrays = {
         name: np.ascontiguousarray(array)
         for member, layers in zip(members, actors, strict=True)
@@ -52,7 +50,7 @@ def save_policies(path: Path, actors: list[Any], members: Sequence[Member]) -> N
     with writing(path.parent):
         path.parent.mkdir(exist_ok=True)
     with atomic_file(path) as temporary:
-        save_file(arrays, temporary, safe.with_digest(arrays, {"format": "damorl-policies-1"}))
+        safe.save(temporary, arrays, {"format": "damorl-policies-1"})
 
 
 def actor_arrays(actor: Any, prefix: str) -> dict[str, np.ndarray]:

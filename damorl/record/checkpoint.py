@@ -15,13 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from damorl.errors import UserError
 from damorl.files import atomic_file, writing
 from damorl.record import safe
-from damorl.record.safe import Leaves, describe, with_digest
+from damorl.record.safe import Leaves, describe
 from damorl.record.safe import digest as digest
 
 FORMAT = "damorl-checkpoint-1"
@@ -42,10 +40,7 @@ def save(directory: Path, state: Any, step: int, identity: Mapping[str, str]) ->
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
-        try:
-            save_file(leaves, temporary, with_digest(leaves, metadata))
-        except SafetensorError as error:  # how the library reports a full disk
-            raise OSError(str(error)) from error
+        safe.save(temporary, leaves, metadata)
     prune(directory, path)
     return path
 

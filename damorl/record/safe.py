@@ -10,17 +10,37 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from damorl.record.seal import check_schema
 
 Leaves = dict[str, np.ndarray]
 DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
 """What reading damaged bytes raises."""
+METADATA = "__metadata__"
 
 
-def with_digest(leaves: Leaves, metadata: Mapping[str, str]) -> dict[str, str]:
-    """The metadata that a file of these leaves carries."""
-    return {**metadata, "sha256": digest(leaves, metadata)}
+def save(path: Path, leaves: Leaves, metadata: Mapping[str, str]) -> None:
+    """Write a file that `read` reads; the same leaves and metadata give the same bytes.
+
+    Raises OSError where the disk refuses (full, say).
+    """
+    try:
+        save_file(leaves, path, {**metadata, "sha256": digest(leaves, metadata)})
+    except SafetensorError as error:  # how the library reports a full disk
+        raise OSError(str(error)) from error
+    _sort_metadata(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the entries of a file's metadata in the order of their names: the library writes them in a random one."""
+    with path.open("r+b") as file:
+        room = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(room))
+        header[METADATA] = dict(sorted(header[METADATA].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        file.seek(8)
+        file.write(text.ljust(room))
 
 
 def digest(leaves: Leaves, metadata: Mapping[str, str]) -> str:

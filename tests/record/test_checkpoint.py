@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from damorl.errors import UserError
-from damorl.record import checkpoint
+from damorl.record import checkpoint, safe
 
 IDENTITY = {"config": "3f2a", "seeds": "0 1"}
 
@@ -53,6 +53,19 @@ def restore(directory: Path, template: Any = None, identity: dict[str, str] = ID
     warnings: list[str] = []
     template = make_state() if template is None else template
     return checkpoint.restore(directory, template, identity, warnings.append), warnings
+
+
+def test_the_same_state_gives_the_same_bytes(tmp_path: Path) -> None:
+    """The safetensors library writes metadata in a random order, another at each call."""
+    files = [checkpoint.save(tmp_path / str(i), make_state(), step=1, identity=IDENTITY) for i in range(8)]
+    assert len({file.read_bytes() for file in files}) == 1
+    leaves = {"β": np.ones((2, 3), np.float32), "a": np.zeros(0, np.int8)}
+    for i in range(8):
+        safe.save(tmp_path / f"{i}.safetensors", leaves, {"z": "ü", "format": "x-1", "a": "1"})
+    assert len({(tmp_path / f"{i}.safetensors").read_bytes() for i in range(8)}) == 1
+    read, metadata = safe.read(tmp_path / "0.safetensors", "x")
+    assert metadata == {"z": "ü", "format": "x-1", "a": "1"}
+    assert {name: array.tolist() for name, array in read.items()} == {n: a.tolist() for n, a in leaves.items()}
 
 
 def flip(path: Path, position: int) -> None:
