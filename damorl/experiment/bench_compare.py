@@ -12,6 +12,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -32,13 +33,15 @@ class Side:
         """Start it, and wait until everything is compiled. UserError if it cannot."""
         self.checkout = checkout
         environment = dict(os.environ) | {"PYTHONPATH": str(checkout)}
+        # a pipe that nobody reads would fill up and block the side
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by stop)
         self.process = subprocess.Popen(
             [sys.executable, "-P", str(SIDE)],
             cwd=checkout,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.errors,
             text=True,
         )
         try:
@@ -58,8 +61,9 @@ class Side:
             answer = self.process.stdout.readline()
         if answer:
             return answer
-        assert self.process.stderr is not None
-        reason = (self.process.stderr.read().strip().splitlines() or ["no reason given"])[-1]
+        self.process.wait()
+        self.errors.seek(0)
+        reason = (self.errors.read().strip().splitlines() or ["no reason given"])[-1]
         raise UserError(f"{self.checkout}: the bench of that checkout ended early: {reason}")
 
     def seconds(self, job: str) -> float:
@@ -70,6 +74,7 @@ class Side:
         """End it."""
         self.process.kill()
         self.process.communicate()
+        self.errors.close()
 
 
 def compare_checkouts(

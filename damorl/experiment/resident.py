@@ -13,7 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import jax.numpy as jnp
 import numpy as np
 
-from damorl.algos.base import OfflineData, Problem
+from damorl.algos import ALGORITHMS
+from damorl.algos.base import Algorithm, OfflineData, Problem
 from damorl.core.scaler import Standardiser, fit_standardiser
 from damorl.data.stored import StoredDataset
 from damorl.errors import UserError
@@ -32,16 +33,20 @@ def check_resident(config: RunConfig) -> None:
     """UserError for an algorithm that needs all rows at once, and for a number of rows that is none."""
     if config.resident_rows is not None and config.resident_rows < 1:
         raise UserError(f"resident_rows must be at least 1, found {config.resident_rows}: leave it out for all rows")
-    reason = None
-    if isinstance(config.algo_config, ModelSettings):
-        reason = "fits a model to all rows at once"
-    elif config.algorithm.planner is not None:
-        reason = "learns from whole episodes"
+    reason = needs_all_rows(config.algorithm)
     if reason is not None:
+        others = ", ".join(name for name, algorithm in ALGORITHMS.items() if needs_all_rows(algorithm) is None)
         raise UserError(
             f"--resident-rows: expected an algorithm that learns row by row, found {config.algo}, which {reason}; "
-            "leave it out, or choose another algorithm (bc, td3bc, iql, edac, cql, odice, optidice, algaedice)"
+            f"leave it out, or choose another algorithm ({others})"
         )
+
+
+def needs_all_rows(algorithm: Algorithm) -> str | None:
+    """Why an algorithm cannot learn from a few rows at a time; None if it can."""
+    if issubclass(algorithm.config_type, ModelSettings):
+        return "fits a model to all rows at once"
+    return None if algorithm.planner is None else "learns from whole episodes"
 
 
 def resident_work(config: RunConfig, problem: Problem, stored: StoredDataset) -> tuple[Work, DataOf]:

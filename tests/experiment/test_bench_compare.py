@@ -37,6 +37,15 @@ def test_a_bench_that_fails_is_told_in_a_sentence(tmp_path: Path) -> None:
         bench_compare.Side(tmp_path, {"algorithms": ["bc"], "preset": "smoke", "rows": 300, "updates": 3})
 
 
+def test_a_side_may_write_as_many_warnings_as_it_likes(tmp_path: Path) -> None:
+    """More than the 64 KiB that a pipe holds."""
+    (tmp_path / "damorl").mkdir()
+    text = "import sys\nsys.stderr.write('warning\\n' * 100_000)\nraise RuntimeError('the last line')\n"
+    (tmp_path / "damorl" / "__init__.py").write_text(text)
+    with pytest.raises(UserError, match="ended early: RuntimeError: the last line"):
+        bench_compare.Side(tmp_path, {"algorithms": ["bc"], "preset": "smoke", "rows": 300, "updates": 3})
+
+
 def saved(path: Path, **changes: Any) -> Path:
     path.write_text(
         json.dumps({"preset": "quick", "algorithms": [{"algo": "sac", "share_of_matrix_rate": 0.1}]} | changes)
