@@ -1,11 +1,12 @@
-"""The tables of docs/leaderboard.md from docs/leaderboard/runs: python docs/draw_leaderboard.py [--check].
+"""The leaderboard from docs/leaderboard/runs: python docs/draw_leaderboard.py [--check].
 
-Writes docs/leaderboard/summary.json and what stands between the page's markers. With --check it writes nothing and
-exits with 1 where either is not what the records say.
+Writes docs/leaderboard/summary.json, docs/leaderboard.png, and what stands between the markers of docs/leaderboard.md
+and README.md. With --check it writes nothing and exits with 1 where one of them is not what the records say.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -13,16 +14,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+
+matplotlib.use("Agg")
 import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from PIL import Image
 
 from damorl.experiment.summary import summary, variant_of
 from damorl.files import atomic_file
 from damorl.record.store import plain
+from damorl.report.curves import BLUE, GREY, INK, RED, STYLE
 from damorl.report.statistics import Estimate, Floats, aggregates, mean, task_means
 from damorl.sweeps.grid import expand, read_grid
 
 DOCS = Path(__file__).resolve().parent
-PAGE, RUNS, SUMMARY = DOCS / "leaderboard.md", DOCS / "leaderboard/runs", DOCS / "leaderboard/summary.json"
+PAGE, README, PICTURE = DOCS / "leaderboard.md", DOCS.parent / "README.md", DOCS / "leaderboard.png"
+RUNS, SUMMARY = DOCS / "leaderboard/runs", DOCS / "leaderboard/summary.json"
 GRIDS, NAMES = ("grid.toml", "standard.toml", "ablations.toml"), ("preset", "dataset", "algorithm", "variant")
 ROBOTS, KINDS = ("hopper", "walker2d", "halfcheetah"), ("random", "medium", "medium-replay", "medium-expert")
 SETS = [f"{robot}-{kind}" for robot in ROBOTS for kind in KINDS]
@@ -34,11 +43,19 @@ BARS = {"hopper-medium-replay": 70, "hopper-medium": 65, "hopper-medium-expert":
 """What DAMO is to reach at `standard`."""
 Row = tuple[str, str]
 """Algorithm and variant."""
+Rows = dict[Row, dict[str, list[float]]]
+"""Scores by row and data set, one per seed."""
+DRAWN = {
+    CLONE: ("cloning the best tenth", GREY, -0.25),
+    ("mopo", ""): ("MOPO", RED, 0.0),
+    ("damo", ""): ("DAMO", BLUE, 0.25),
+}
+"""Name, colour and place of what the picture shows."""
 
 
-def scores_of(entries: list[dict[str, Any]], preset: str) -> dict[Row, dict[str, list[float]]]:
+def scores_of(entries: list[dict[str, Any]], preset: str) -> Rows:
     """The finished scores of each row by data set; rows with the most sets first, the better mean before the worse."""
-    found: dict[Row, dict[str, list[float]]] = {}
+    found: Rows = {}
     for entry in entries:
         if entry["preset"] == preset and entry["dataset"] in SETS:
             own = found.setdefault((entry["algorithm"], entry["variant"]), {})
@@ -53,7 +70,7 @@ def label(row: Row) -> str:
     return f"[{row[0]}](algorithms/{row[0]}.md)" + (f" `{row[1]}`" if row[1] else "")
 
 
-def tables(rows: dict[Row, dict[str, list[float]]]) -> Iterator[str]:
+def tables(rows: Rows) -> Iterator[str]:
     """One table per robot: the mean over seeds, then each seed."""
     for robot in ROBOTS:
         yield f"| {robot} | {' | '.join(KINDS)} |"
@@ -65,7 +82,7 @@ def tables(rows: dict[Row, dict[str, list[float]]]) -> Iterator[str]:
         yield ""
 
 
-def best_mean(rows: dict[Row, dict[str, list[float]]], dataset: str) -> float | None:
+def best_mean(rows: Rows, dataset: str) -> float | None:
     """The highest mean on a data set; None where nobody has any."""
     return max((float(np.mean(own[dataset])) for own in rows.values() if dataset in own), default=None)
 
@@ -78,7 +95,7 @@ def cell(scores: list[float] | None, best: float | None) -> str:
     return f"{f'**{value}**' if np.mean(scores) == best else value} ({', '.join(f'{s:.0f}' for s in scores)})"
 
 
-def overall(rows: dict[Row, dict[str, list[float]]]) -> Iterator[str]:
+def overall(rows: Rows) -> Iterator[str]:
     """Mean and interquartile mean with 95 % intervals over the sets that DAMO has; rows that lack one say so."""
     names = [name for name in SETS if name in rows.get(("damo", ""), {})]
     if not names:
@@ -108,7 +125,7 @@ def interval(found: Estimate) -> str:
     return f"{found.value:.1f} | " + (f"{found.interval[0]:.1f} to {found.interval[1]:.1f}" if found.interval else "")
 
 
-def against_clone(rows: dict[Row, dict[str, list[float]]], preset: str) -> Iterator[str]:
+def against_clone(rows: Rows, preset: str) -> Iterator[str]:
     """DAMO set by set beside cloning of the same share, and beside what it is to reach."""
     damo, clone = rows.get(("damo", ""), {}), rows.get(CLONE, {})
     both = [name for name in SETS if name in damo and name in clone]
@@ -141,10 +158,69 @@ def page(entries: list[dict[str, Any]], text: str) -> str:
             f"{preset} ablations": [*overall(ablations), *tables(ablations)] if len(ablations) > 1 else [],
         }
         for name, lines in parts.items():
-            body = "\n".join(lines).strip() or "Not run yet."
-            pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
-            text = re.sub(pattern, lambda m, body=body: f"{m[1]}{body}\n{m[2]}", text, flags=re.DOTALL)
+            text = between(text, name, lines or ["Not run yet."])
     return text
+
+
+def readme(entries: list[dict[str, Any]], text: str) -> str:
+    """The README with its tables made anew: the demo, and the rows of `quick` that are complete."""
+    demo, clone = (json.loads((DOCS / f"results/{name}.json").read_text())["scores"] for name in ("demo", "demo-bc"))
+    told = [f"{own['last_10_mean']:.1f} +- {own['last_10_std']:.1f}" for own in (demo, clone)]
+    shown = [f"| {demo['dataset']}, {demo['num_seeds']} seeds | DAMO | cloning |", "|---|---|---|",
+             f"| score (100: upright to the end) | **{told[0]}** | {told[1]} |"]  # fmt: skip
+    rows = {row: own for row, own in scores_of(entries, "quick").items() if set(own) == set(SETS)}
+    lines = ["| `quick`, 3 seeds | 12 sets, mean | 95 % | the 6 shaded sets |", "|---|---|---|---|"]
+    for row in sorted(rows, key=lambda row: -float(mean(matrix([rows[row][name] for name in SETS])))):
+        found = matrix([rows[row][name] for name in SETS])
+        shaded = np.mean(task_means(found)[[SETS.index(name) for name in HELD_OUT]])
+        name = label(row).replace("(algorithms/", "(docs/algorithms/")
+        lines.append(f"| {name} | {interval(aggregates(found, seed=0)['mean'])} | {shaded:.1f} |")
+    return between(between(text, "leaderboard", lines), "demo", shown)
+
+
+def between(text: str, name: str, lines: list[str]) -> str:
+    """`text` with other lines between the two markers of that name."""
+    body = "\n".join(lines).strip()
+    pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
+    return re.sub(pattern, lambda m: f"{m[1]}{body}\n{m[2]}", text, flags=re.DOTALL)
+
+
+def draw(entries: list[dict[str, Any]], path: Path) -> None:
+    """DAMO, MOPO and the clone on every set: each seed a dot, their mean a line."""
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(2, 1, figsize=(11, 6.6), sharex=True, layout="constrained")
+        for axes, preset in zip(panels, ("quick", "standard"), strict=True):
+            draw_preset(axes, scores_of(entries, preset))
+            axes.set(title=f"{preset} (shaded: sets that no setting was looked for on)", ylabel="normalised score")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(DRAWN))
+        panels[1].set_xticks(range(len(SETS)), [name.replace("-", "\n") for name in SETS])
+        figure.savefig(path, format="png", dpi=130, metadata={"Source": digest(entries)})
+        plt.close(figure)
+
+
+def draw_preset(axes: Axes, rows: Rows) -> None:
+    """One panel; the sets that no setting was looked for on are shaded."""
+    for row, (name, colour, shift) in DRAWN.items():
+        own = rows.get(row, {})
+        places = [SETS.index(dataset) + shift for dataset in own]
+        axes.hlines(
+            [np.mean(s) for s in own.values()], [x - 0.1 for x in places], [x + 0.1 for x in places], colour, lw=3
+        )
+        for place, scores in zip(places, own.values(), strict=True):
+            axes.plot([place] * len(scores), scores, "o", color=colour, markersize=3.5, alpha=0.6)
+        axes.plot([], [], "o-", color=colour, label=name)
+    for number, name in enumerate(SETS):
+        if name in HELD_OUT:
+            axes.axvspan(number - 0.5, number + 0.5, color=INK, alpha=0.05, lw=0)
+        if not any(name in own for own in rows.values()):
+            axes.annotate("missing", (number, 50), ha="center", va="center", color=GREY)
+    axes.grid(visible=False, axis="x")
+    axes.set(ylim=(0, 105), xlim=(-0.5, len(SETS) - 0.5))
+
+
+def digest(entries: list[dict[str, Any]]) -> str:
+    """Of what is drawn; the picture carries it."""
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def all_entries() -> list[dict[str, Any]]:
@@ -163,14 +239,22 @@ def all_entries() -> list[dict[str, Any]]:
 def main() -> int:
     """Write both, or compare."""
     entries = all_entries()
-    wanted = {SUMMARY: json.dumps(entries, indent=1) + "\n", PAGE: page(entries, PAGE.read_text(encoding="utf-8"))}
+    wanted = {
+        SUMMARY: json.dumps(entries, indent=1) + "\n",
+        PAGE: page(entries, PAGE.read_text(encoding="utf-8")),
+        README: readme(entries, README.read_text(encoding="utf-8")),
+    }
     if "--check" in sys.argv:
         stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+        if not PICTURE.exists() or Image.open(PICTURE).info.get("Source") != digest(entries):
+            stale.append(PICTURE)
         print("\n".join(f"{path.relative_to(DOCS.parent)}: not what docs/leaderboard/runs says" for path in stale))
         return 1 if stale else 0
     for path, text in wanted.items():
         with atomic_file(path) as new:
             new.write_text(text, encoding="utf-8")
+    with atomic_file(PICTURE) as new:
+        draw(entries, new)
     return 0
 
 
