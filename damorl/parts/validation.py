@@ -27,6 +27,7 @@ from damorl.parts.data_range import find_range
 from damorl.parts.dynamics import Dynamics, predict
 from damorl.parts.reference import kl
 from damorl.parts.start import count_reference
+from damorl.parts.support import find_support, known_reward
 from damorl.types import Array, Key, Metrics, OfflineData, Params, Ranking, TerminationFn
 
 ASSUMED_ERROR = 0.1
@@ -37,9 +38,10 @@ ASSUMED_ERROR = 0.1
 class ValidationSettings:
     """Settings of what is kept; a Config inherits them."""
 
-    keep: Literal["last", "validated"] = "last"
+    keep: Literal["last", "validated", "supported"] = "last"
     """The policy that is evaluated and saved: the last one, as in published methods; or the one with the highest lower
-    bound so far, and the cloned reference while none is better."""
+    bound so far, and the cloned reference while none is better. `supported`: the bound is its return where the data
+    know the model (`parts/support.py`)."""
     validation_starts: int = 40
     """Episodes in each elite, from as many of the data's initial states."""
     validation_steps: int = 1000
@@ -90,7 +92,10 @@ def begin_kept(
     """The reference `actor`, cloned from the best `share` of the data, its value and the model's error there."""
     if (kept := init_kept(settings, actor)) is None:
         return None
-    each = values(play(settings, model, termination, actor, data))
+    episodes = play(settings, model, termination, actor, data)
+    if settings.keep == "supported":
+        return kept._replace(best=known_value(settings, episodes, actor, data))
+    each = values(episodes)
     if data.ranking is None:
         error = ASSUMED_ERROR * jnp.abs(jnp.mean(each))
     else:
@@ -114,7 +119,10 @@ def validate(
     distance = kl(policy(actor, episodes.obs), policy(kept.reference, episodes.obs))
     weight = occupancy(episodes, gamma)
     divergence = jnp.sum(weight * distance) / jnp.sum(weight)
-    bound = value - settings.validation_margin * kept.error * jnp.sqrt(divergence)
+    if settings.keep == "supported":
+        bound = known_value(settings, episodes, actor, data)
+    else:
+        bound = value - settings.validation_margin * kept.error * jnp.sqrt(divergence)
     better = bound > kept.best
     found = kept._replace(
         policy=jax.tree.map(lambda new, old: jnp.where(better, new, old), actor, kept.policy),
@@ -152,6 +160,15 @@ def play(
 def values(episodes: Episodes) -> Array:
     """Mean undiscounted return in each elite, `[elite]`."""
     return jnp.mean(jnp.sum(episodes.reward, axis=0), axis=1)
+
+
+def known_value(settings: ValidationSettings, episodes: Episodes, actor: Params, data: OfflineData) -> Array:
+    """Mean undiscounted return where the data know the model (scalar)."""
+    action = policy(actor, episodes.obs).mode()
+    worst = jnp.min(data.rows.reward)
+    reward = known_reward(find_support(data.rows), episodes.obs, action, episodes.alive, episodes.reward, worst)
+    counted = jnp.arange(settings.validation_steps) < longest_episode(data)
+    return jnp.mean(jnp.sum(reward * counted[:, None, None], axis=0))
 
 
 def occupancy(episodes: Episodes, gamma: float) -> Array:
