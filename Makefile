@@ -25,7 +25,7 @@ demo: setup  ## set up, train DAMO on a real MuJoCo data set and score it in the
 	@$(DEMO)
 
 test: setup  ## set up and run the fast tests
-	@$(PYTEST) -n $(WORKERS) -m "not slow" $(ARGS)
+	@$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
 test-slow: setup  ## run the slow tests (learning curves, full sizes)
 	@$(PYTEST) -m slow $(ARGS)
