@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from damorl.errors import LockedError, UserError
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 """How a file system says that it knows no locks."""
-POLL_SECONDS = 0.2
+POLL_SECONDS, OWNER_TRIES = 0.2, 5
 
 
 @contextmanager
@@ -114,7 +115,10 @@ def locked(path: Path, on_note: Callable[[str], None], what: str) -> Iterator[No
 
 
 def owner(path: Path) -> str:
-    """Who holds a lock, in words."""
-    with suppress(OSError, ValueError):
-        return path.read_text(encoding="utf-8") or "another process"
+    """Who holds a lock, in words. One that has only just taken it gets a moment to write its name."""
+    for _ in range(OWNER_TRIES):
+        with suppress(OSError, ValueError):
+            if name := path.read_text(encoding="utf-8"):
+                return name
+        time.sleep(POLL_SECONDS)
     return "another process"
