@@ -32,7 +32,7 @@ from damorl.behaviour.snapshots import versions
 from damorl.data.datasets import dataset_path
 from damorl.data.store import write_dataset
 from damorl.errors import UserError
-from damorl.files import locked
+from damorl.files import locked, remove_leftovers
 from damorl.world.tasks import DatasetName, Task, find_task, make_env, simulator_of
 
 RECIPE = 1
@@ -82,9 +82,12 @@ def make_dataset(
             "choose another path"
         )
     lock = target.with_name(f".{target.name}.lock")
-    with nullcontext() if path else locked(lock, say, f"making {name}"):  # nothing is left beside a file of the user's
+    locking = nullcontext(False) if path else locked(lock, say, f"making {name}")  # nothing stays beside a user's file
+    with locking as alone:
         if path is None and target.exists() and stored_request(target) == request:  # made in the meantime
             return target
+        if alone:
+            remove_leftovers(target.parent, target.name)
         rows = collect(task, plan(parsed.quality, num_steps, behaviours), seed, workers, progress)
         write_dataset(target, rows, describe(parsed, seed, behaviours) | {"request": request})
     return target
