@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
+from damorl.bars import Bar
 from damorl.behaviour.collect import Rows, Shard, concatenate, run_shards
 from damorl.behaviour.host_policy import NumpyPolicy
 from damorl.behaviour.policies import Behaviours, load_policies
@@ -126,7 +127,7 @@ def collect(task: Task, parts: tuple[Part, ...], seed: int, workers: int, progre
     played: dict[str, list[Rows]] = {part.label: [] for part in parts}
     results = run_shards([shard for _, shard in shards], workers)
     total = sum(shard.num_steps for _, shard in shards)
-    with tqdm(total=total, desc=f"collect {task.name}", unit="step", unit_scale=True, disable=not progress) as bar:
+    with Bar(total=total, desc=f"collect {task.name}", unit="step", unit_scale=True, disable=not progress) as bar:
         for (label, shard), rows in zip(shards, results, strict=True):
             played[label].append(rows)
             bar.update(shard.num_steps)
