@@ -16,7 +16,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     add("--fingerprint", type=Path, help="write the numbers of short runs there")
     add("--compare", type=Path, nargs=2, help="two such files")
     add("--seed", type=int, default=0)
-    add("--short", action="store_true", help="kills without data sets and sweeps, no tmpfs, clock without sweeps")
+    add("--short", action="store_true", help="kills and clock without sweeps, full disks of one kind")
     add("--out", type=Path, default=Path("soak.json"))
     return parser.parse_args(words)
 
@@ -68,7 +68,8 @@ def soak_disks(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from benchmarks.soak import disks
 
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))  # not on the disk that is full
-    return disks.soak(args.algo, toy(folder), folder, tmpfs=not args.short, short=args.short)
+    rooms = disks.ROOMS[:1] if args.short else disks.ROOMS
+    return disks.soak(args.algo, toy(folder), folder, rooms, tmpfs=not args.short, short=args.short)
 
 
 def soak_clock(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -138,6 +139,11 @@ def cpu_model() -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
+def without_out(words: Sequence[str]) -> list[str]:
+    """The words less `--out FILE`, which says nothing to others."""
+    return [word for word, before in zip(words, ["", *words], strict=False) if "--out" not in (word, before)]
+
+
 def note(told: str) -> None:
     """One line to whoever waits."""
     print(told, file=sys.stderr, flush=True)
@@ -166,7 +172,7 @@ def main(words: list[str] | None = None) -> int:
         print(f"soak: {error}", file=sys.stderr)
         return 2
     faults = sum(len(part["faults"]) for part in parts.values())
-    command = ["python", "-m", "benchmarks.soak", *(sys.argv[1:] if words is None else words)]
+    command = ["python", "-m", "benchmarks.soak", *without_out(sys.argv[1:] if words is None else words)]
     report = {"format": FORMAT, "git": told["git"], "started": told["started"], "command": command}
     report |= {"machine": machine(), "seconds": round(time.monotonic() - began, 1), "faults": faults, "parts": parts}
     args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -37,6 +37,7 @@ def test_a_run_that_is_killed_at_random_ends_in_the_same_bits(tmp_path: Path) ->
     assert part["faults"] == []
     assert part["kills"] == 2
     assert part["left_temporary_files"] == {}
+    assert report["command"][3:] == ["--kills", "2", "--algo", "bc", "--short"]
     assert report["git"] is None or len(report["git"]["revision"]) == 40
 
 
