@@ -158,34 +158,41 @@ def run_in(lives: Lives) -> Path:
 
 
 def kill_makes(count: int, folder: Path, rng: Rng, tally: Tally) -> None:
-    """`count` kills while a data set is made, one after another, before it is made whole."""
-    digest = lambda lives: {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in data_of(lives)}
-    data_of = lambda lives: sorted((lives.folder / "home" / "datasets").glob("*.hdf5"))
-    places = [Lives(folder / name, lambda call: "make", {"make": 0}) for name in ("made", "made-again")]
-    for place in places:
-        place.folder.mkdir()
-    whole, lives = places
+    """`count` kills while a data set is made, one after another until it is whole."""
+    place = lambda name: Lives(folder / name, lambda call: "make", {"make": 0})
+    digest = lambda lives: {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (lives.folder / "home" / "datasets").glob("*.hdf5")
+    }
+    whole, done, number = place("made"), 0, 0
+    whole.folder.mkdir()
     reference = whole.spend(MAKE)
     tally.count(reference, "make")
-    for _ in range(count):
-        tally.count(lives.spend(MAKE, draw(rng, "make", reference.calls)), "make")
-    tally.count(lives.spend(MAKE), "make")
-    tally.check("made data", same.differences(digest(lives), digest(whole)), lives.folder)
+    while done < count and not tally.faults:
+        lives, number = place(f"made{number}"), number + 1
+        lives.folder.mkdir()
+        while tally.count(lives.spend(MAKE, draw(rng, "make", reference.calls) if done < count else None), "make"):
+            done += 1
+        tally.check("made data", same.differences(digest(lives), digest(whole)), lives.folder)
 
 
 def kill_sweeps(count: int, folder: Path, rng: Rng, tally: Tally) -> None:
-    """`count` kills of a sweep or of its worker, in turns, at any time of it."""
-    grid, whole, out = folder / "grid.toml", folder / "sweep", folder / "sweep-again"
+    """`count` kills of a sweep or of its worker, in turns, at any time of it, one after another until it is done."""
+    grid, whole = folder / "grid.toml", folder / "sweep"
     grid.write_text(GRID, encoding="utf-8")
-    began = time.monotonic()
-    tally.count(sweep(grid, whole, folder), "sweep")
-    seconds = time.monotonic() - began
-    for number in range(count):
-        tally.count(sweep(grid, out, folder, float(rng.uniform(0, seconds)), worker=number % 2 == 1), "sweep")
-    tally.count(sweep(grid, out, folder), "sweep")
-    for run_dir in sorted(path.parent for path in whole.glob("*/config.json")):
-        different = same.differences(same.content(out / run_dir.name), same.content(run_dir))
-        tally.check(f"sweep, {run_dir.name}", different, out / run_dir.name)
+    reference = sweep(grid, whole, folder)
+    tally.count(reference, "sweep")
+    done, number = 0, 0
+    while done < count and not tally.faults:
+        out, number = folder / f"sweep{number}", number + 1
+        killed = True
+        while killed:
+            seconds = float(rng.uniform(0, reference.seconds)) if done < count else None
+            killed = tally.count(sweep(grid, out, folder, seconds, worker=done % 2 == 1), "sweep")
+            done += killed
+        for run_dir in sorted(path.parent for path in whole.glob("*/config.json")):
+            different = same.differences(same.content(out / run_dir.name), same.content(run_dir))
+            tally.check(f"sweep, {run_dir.name}", different, out / run_dir.name)
 
 
 def sweep(grid: Path, out: Path, folder: Path, seconds: float | None = None, worker: bool = False) -> Life:
