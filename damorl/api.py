@@ -19,11 +19,12 @@ from damorl.experiment.policy import Policy
 from damorl.experiment.population import with_population
 from damorl.experiment.progress import tell
 from damorl.experiment.resident import check_resident
-from damorl.experiment.result import Result, summarise
+from damorl.experiment.result import KEPT, Result, summarise
 from damorl.experiment.scoring import Scoring, score
 from damorl.experiment.sources import load_dataset, make_missing
 from damorl.experiment.train import train as run_training
 from damorl.experiment.varied import score_varied
+from damorl.files import remove_leftovers
 from damorl.record import store
 from damorl.record.ending import finished
 from damorl.record.hold import held
@@ -161,6 +162,8 @@ def run_on(
             check_same_data(run_dir, dataset)
         if finished(run_dir):
             return summarise(run_dir)
+        for folder in (run_dir, run_dir / KEPT):
+            remove_leftovers(folder)
         return run_training(config, dataset, run_dir, quiet, without=("cache",) if refit else (), callbacks=callbacks)
 
 

@@ -149,6 +149,8 @@ def restore_run(
     """The state to continue from and its update count, None without a checkpoint; later metrics are dropped."""
     template = jax.eval_shape(partial(init_state, *work))
     restored = checkpoint.restore(run_dir / "checkpoint", template, identity, on_warning)
+    if restored is not None:
+        checkpoint.prune(run_dir / "checkpoint", restored[1])
     store.truncate_metrics(run_dir, -1 if restored is None else restored[1])
     ending.forget_stop(run_dir)
     return restored

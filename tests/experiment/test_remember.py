@@ -93,6 +93,18 @@ def test_a_damaged_file_is_fitted_again_and_replaced(tmp_path: Path) -> None:
     assert fit.made == 2
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    fit, recall = Fit(), remember("abc", print, tmp_path)
+    recall(KEY, SETTINGS, TEMPLATE, fit)
+    (place,) = tmp_path.glob("[0-9a-f]*")
+    shutil.rmtree(place)
+    (tmp_path / f".{place.name}.k1ll3d.tmp" / place.name).mkdir(parents=True)
+    (tmp_path / ".0123456789abcdef.k1ll3d.tmp").mkdir()  # of another model
+    recall(KEY, SETTINGS, TEMPLATE, fit)
+    assert fit.made == 2
+    assert [path.name for path in tmp_path.glob(".*.tmp")] == [".0123456789abcdef.k1ll3d.tmp"]
+
+
 def test_a_cache_that_cannot_be_written_costs_the_run_nothing(tmp_path: Path) -> None:
     notes: list[str] = []
     (tmp_path / "file").write_text("in the way")
