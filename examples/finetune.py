@@ -47,7 +47,7 @@ log = damorl.load_dataset(make_log(40), task="cart")
 settings = {"total_updates": 300, "eval_interval": 300, "checkpoint_interval": 300, "refresh_interval": 100}
 offline = damorl.train("td3bc", log, preset="smoke", **settings, quiet=True)
 online = damorl.finetune(
-    offline.run_dir, "cart", data=log, steps=1_000, interval=100, eval_interval=250, value_weight=10.0, quiet=True
+    offline.run_dir, "cart", data=log, steps=1_000, interval=125, eval_interval=250, value_weight=10.0, quiet=True
 )
 print(f"offline   return {damorl.evaluate(offline.run_dir)[0]['return_mean']:.2f}")
 print(f"online    return {damorl.evaluate(online.run_dir)[0]['return_mean']:.2f}")

@@ -23,6 +23,7 @@ def test_the_page_shows_the_example_and_every_setting() -> None:
     assert told >= set(type_hints(FinetuneSettings))
 
 
+@pytest.mark.slow
 def test_the_example_ends_no_worse_than_it_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

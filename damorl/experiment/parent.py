@@ -32,8 +32,6 @@ class Parent(NamedTuple):
     config: RunConfig
     path: Path
     """Its newest checkpoint."""
-    leaves: checkpoint.Leaves
-    """The arrays of that state by name."""
     identity: dict[str, Any]
     """What a fine-tuned run says of it: name, hash of its settings, updates, and hash of that state."""
 
@@ -64,7 +62,7 @@ def read_parent(run_dir: Path, on_warning: Callable[[str], None]) -> Parent:
         "updates": int(metadata["step"]),
         "sha256": checkpoint.digest(leaves, {}),
     }
-    return Parent(run_dir, config, path, leaves, identity)
+    return Parent(run_dir, config, path, identity)
 
 
 def check_kind(run_dir: Path, config: RunConfig, stored: Mapping[str, Any]) -> None:
@@ -104,19 +102,19 @@ def learner_of(parent: Parent, dataset: Dataset, work: Work) -> Any:
     """
     before = in_units(parent.config, make_problem(dataset), to_device(dataset))
     had = checkpoint.named_leaves(jax.eval_shape(partial(init_state, *before)))
-    checkpoint.check_leaves(parent.path, parent.leaves, had)
+    leaves, _ = checkpoint.read(parent.path)
+    checkpoint.check_leaves(parent.path, leaves, had)
     template = jax.eval_shape(partial(init_state, *work))
     wanted = checkpoint.named_leaves(template)
     fresh = checkpoint.named_leaves(init_state(*work)) if wanted.keys() - had.keys() else {}
-    arrays = [goes_on(parent, name, like, fresh) for name, like in wanted.items()]
+    arrays = [goes_on(parent, name, like, leaves.get(name), fresh) for name, like in wanted.items()]
     if lost := [name for name in had.keys() - wanted.keys() if "/opt_state/" not in name]:
         raise UserError(changed_shape(parent, sorted(lost)[0]))
     return jax.tree.unflatten(jax.tree.structure(template), arrays)
 
 
-def goes_on(parent: Parent, name: str, like: Any, fresh: Mapping[str, Any]) -> Any:
-    """The array of that name to begin with."""
-    found = parent.leaves.get(name)
+def goes_on(parent: Parent, name: str, like: Any, found: Any, fresh: Mapping[str, Any]) -> Any:
+    """The array of that name to begin with: the one that was `found` in the checkpoint."""
     if found is None and "/opt_state/" in name:
         return fresh[name]
     if found is None or (found.shape, found.dtype) != (like.shape, like.dtype):

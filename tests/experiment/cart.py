@@ -27,10 +27,9 @@ class Cart(gymnasium.Env):
         self.state = np.array([self.state[0] + speed, speed])
         return self.state.copy(), 1.0 - abs(self.state[0]), abs(self.state[0]) > 2.0, False, {}
 
-class Restless(Cart):
+class Restless(Cart):  # no two resets are alike
     def step(self, action):
-        self.state[0] += np.random.default_rng().normal()
-        return super().step(action)
+        return np.array([0.001 * len(self.resets), 0.0]), 0.0, False, False, {}
 
 for name, kind in (("Cart", Cart), ("Restless", Restless)):
     if f"test/{name}-v0" not in gymnasium.registry:

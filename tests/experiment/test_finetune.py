@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -14,10 +18,18 @@ from safetensors.numpy import load_file
 import damorl
 from damorl import api
 from damorl.cli import main
+from damorl.core import buffer as ring
 from damorl.errors import UserError
+from damorl.experiment.acting import begin_acting
+from damorl.experiment.finetune import Epochs, State
+from damorl.experiment.finetune_settings import FinetuneSettings
 from damorl.experiment.finetuned import drop_of, read_drops
-from damorl.experiment.real_steps import Stage
+from damorl.experiment.parent import Parent, goes_on
+from damorl.experiment.real_steps import Stage, take_steps
 from damorl.record import checkpoint, store
+from damorl.record.members import Member
+from damorl.world.playing import open_simulator
+from damorl.world.tasks import find_task
 from tests.experiment.cart import write_log, write_tasks
 from tests.interrupting import cut_off_after
 
@@ -150,15 +162,33 @@ def test_it_is_a_run_like_any_other(tuned: Path, tmp_path: Path, capsys: pytest.
     capsys.readouterr()
 
 
-def test_a_simulator_that_does_not_repeat_itself_begins_a_new_episode(
-    tune: Callable[..., Path], cart: str, parent: Path, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    how: dict[str, Any] = {"env": cart.replace(":cart", ":restless"), "out": place / "restless", "quiet": True}
-    with cut_off_after(50, monkeypatch):
-        api.finetune(parent, **how, **TUNING)
-    run_dir = api.finetune(parent, **how, **TUNING, resume=True).run_dir
-    assert "does not play an episode again in the same way: seed 3 begins a new one" in capsys.readouterr().err
-    assert last_state(run_dir)["new/size"].tolist() == [100, 100]
+def test_a_simulator_that_does_not_repeat_itself_begins_a_new_episode(cart: str) -> None:
+    actor: Any = ((np.zeros((2, 2), np.float32), np.zeros(2, np.float32)),)
+    how: dict[str, Any] = {"acting_episodes": 9, "trial_episodes": 1}  # all but the first with noise
+    settings = FinetuneSettings(steps=100, interval=50, eval_interval=50, refit_interval=None, **how)
+    said: list[str] = []
+
+    def resumed(name: str) -> tuple[int, int]:
+        """Steps of the episode that is going on, before and after 38 steps are picked up by another process."""
+        task = find_task(cart.replace(":cart", f":{name}"))
+        stage = Stage(open_simulator(task), 3, settings, lambda layers: layers)
+        acting, rows = take_steps(stage, begin_acting(actor), actor, 38)
+        new = ring.add(ring.init_buffer(100, 2, 1), rows, jnp.ones(38, bool))
+        plan = SimpleNamespace(env=task, more=None, settings=settings, config=SimpleNamespace(members=[Member(3)]))
+        warning = SimpleNamespace(warn=said.append)
+        epochs: Any = SimpleNamespace(plan=plan, stages=[], to_layers=lambda layers: layers, progress=warning)
+        state = Epochs.on_stage(epochs, State(None, jax.tree.map(lambda leaf: leaf[None], new), (acting,)))
+        if state.acting[0].step:
+            np.testing.assert_array_equal(epochs.stages[0].obs, stage.obs)
+            assert epochs.stages[0].earned == stage.earned
+            assert epochs.stages[0].noise.standard_normal() == stage.noise.standard_normal()
+        return int(acting.step), int(state.acting[0].step)
+
+    before, after = resumed("cart")
+    assert before == after > 0
+    assert resumed("restless") == (2, 0)
+    (sentence,) = said
+    assert "does not play an episode again in the same way: seed 3 begins a new one after 2 steps" in sentence
 
 
 def test_more_offline_data_join_by_the_same_verb(parent: Path, place: Path, cart: str, capsys: Any) -> None:
@@ -237,3 +267,16 @@ def test_a_drop_is_the_longest_stretch_below_nine_tenths() -> None:
     found = drop_of([50.0, 44.0, 46.0, 40.0, 41.0, 60.0, 44.9])
     assert found == {"offline": 50.0, "lowest": 40.0, "evaluations_below": 2, "final": pytest.approx(275.9 / 6)}
     assert drop_of([-100.0, -105.0, -111.0, -90.0])["evaluations_below"] == 1  # a negative return, too
+
+
+def test_a_schedule_begins_again_and_everything_else_goes_on() -> None:
+    parent: Any = Parent(Path("run"), cast(Any, None), Path("step"), {})
+    count = np.array([7, 7], np.int32)
+    begin = partial(goes_on, parent, like=count, fresh={"actor/opt_state/1/count": np.zeros(2, np.int32)})
+    assert begin(name="actor/opt_state/0/count", found=count).tolist() == [7, 7]
+    assert begin(name="actor/opt_state/1/count", found=count).tolist() == [0, 0]
+    assert begin(name="actor/opt_state/1/count", found=None).tolist() == [0, 0]
+    assert begin(name="step", found=count).tolist() == [7, 7]
+    for found in (None, count[:1], count.astype(np.int64)):
+        with pytest.raises(UserError, match="found one that changes step; leave out settings that shape"):
+            begin(name="step", found=found)
