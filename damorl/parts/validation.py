@@ -110,11 +110,7 @@ def validate(
     """What is kept after a block of updates that led to `actor`, the lower bound of its return (scalar), and its
     episodes."""
     episodes = play(settings, model, termination, actor, data)
-    value = jnp.mean(values(episodes))
-    distance = kl(policy(actor, episodes.obs), policy(kept.reference, episodes.obs))
-    weight = occupancy(episodes, gamma)
-    divergence = jnp.sum(weight * distance) / jnp.sum(weight)
-    bound = value - settings.validation_margin * kept.error * jnp.sqrt(divergence)
+    value, divergence, bound = lower_bound(settings, kept, actor, episodes, gamma)
     better = bound > kept.best
     found = kept._replace(
         policy=jax.tree.map(lambda new, old: jnp.where(better, new, old), actor, kept.policy),
@@ -122,6 +118,45 @@ def validate(
     )
     metrics = {"value": value, "bound": bound, "best": kept.best, "divergence": divergence}
     return found, bound, episodes, {f"validation/{name}": number for name, number in metrics.items()}
+
+
+def lower_bound(
+    settings: ValidationSettings, kept: Kept, actor: Params, episodes: Episodes, gamma: float
+) -> tuple[Array, Array, Array]:
+    """V(pi), D and L(pi) of the module's first lines, scalars, from the `episodes` that `actor` played."""
+    value = jnp.mean(values(episodes))
+    distance = kl(policy(actor, episodes.obs), policy(kept.reference, episodes.obs))
+    weight = occupancy(episodes, gamma)
+    divergence = jnp.sum(weight * distance) / jnp.sum(weight)
+    return value, divergence, value - settings.validation_margin * kept.error * jnp.sqrt(divergence)
+
+
+def judge_again(
+    settings: ValidationSettings,
+    kept: Kept,
+    model: Dynamics,
+    termination: TerminationFn,
+    actor: Params,
+    data: OfflineData,
+    gamma: float,
+) -> Kept:
+    """`kept` with `actor` as the policy to beat, by its bound in a `model` that may have changed."""
+    episodes = play(settings, model, termination, actor, data)
+    return kept._replace(policy=actor, best=lower_bound(settings, kept, actor, episodes, gamma)[2])
+
+
+def refer_to(
+    settings: ValidationSettings,
+    model: Dynamics,
+    termination: TerminationFn,
+    actor: Params,
+    earned: Array,
+    data: OfflineData,
+) -> Kept:
+    """`actor` as the reference and the policy to beat. It `earned` so much on average in the real environment (scalar,
+    undiscounted): that tells the model's error there."""
+    each = values(play(settings, model, termination, actor, data))
+    return Kept(actor, jnp.mean(each), jax.tree.map(jnp.copy, actor), jnp.mean(jnp.abs(each - earned)))
 
 
 def play(
