@@ -25,7 +25,7 @@ demo: setup  ## set up, train DAMO on a real MuJoCo data set and score it in the
 	@$(DEMO)
 
 test: setup  ## set up and run the fast tests
-	@$(PYTEST) -n $(WORKERS) -m "not slow" $(ARGS)
+	@$(PYTEST) -n $(WORKERS) --dist worksteal -m "not slow" $(ARGS)
 
 test-slow: setup  ## run the slow tests (learning curves, full sizes)
 	@$(PYTEST) -m slow $(ARGS)
@@ -50,8 +50,8 @@ lock: setup  ## bring uv.lock up to date after a change of dependencies
 bench: setup  ## measure training speed on this machine (ARGS=--json for programs)
 	@$(VENV)/bin/damorl bench $(ARGS)
 
-soak: setup  ## load thousands of malformed data files (ARGS='--files 10000 --seed 3'; writes soak.json)
-	@$(VENV)/bin/python benchmarks/soak.py $(ARGS)
+soak: setup  ## bad files, kills, full disks, clocks, memory (ARGS='--kills 50 --disks'; writes soak.json)
+	@$(VENV)/bin/python -m benchmarks.soak $(ARGS)
 
 gpu:  ## the GPU kit: needs no .venv, only a Python with jax (ARGS='--minutes 20')
 	@$(or $(PYTHON),python3) benchmarks/gpu.py $(ARGS)

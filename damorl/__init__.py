@@ -13,7 +13,7 @@ from damorl._version import __version__
 
 if TYPE_CHECKING:
     from damorl import loggers
-    from damorl.api import evaluate, select, train
+    from damorl.api import evaluate, finetune, select, train
     from damorl.data.datasets import Dataset
     from damorl.data.minari_export import export_minari
     from damorl.errors import UserError
@@ -49,6 +49,7 @@ __all__ = [
     "export_policy",
     "find_problems",
     "find_task",
+    "finetune",
     "list_policies",
     "load_dataset",
     "load_exported",
@@ -80,6 +81,7 @@ _HOMES = {
     "find_problems": "damorl.experiment.sources",
     "export_policy": "damorl.experiment.export",
     "find_task": "damorl.world.tasks",
+    "finetune": "damorl.api",
     "list_policies": "damorl.experiment.result",
     "load_exported": "damorl.experiment.exported",
     "select": "damorl.api",

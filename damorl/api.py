@@ -19,11 +19,12 @@ from damorl.experiment.policy import Policy
 from damorl.experiment.population import with_population
 from damorl.experiment.progress import tell
 from damorl.experiment.resident import check_resident
-from damorl.experiment.result import Result, summarise
+from damorl.experiment.result import KEPT, Result, summarise
 from damorl.experiment.scoring import Scoring, score
 from damorl.experiment.sources import load_dataset, make_missing
 from damorl.experiment.train import train as run_training
 from damorl.experiment.varied import score_varied
+from damorl.files import remove_leftovers
 from damorl.record import store
 from damorl.record.ending import finished
 from damorl.record.hold import held
@@ -63,6 +64,39 @@ def train(
     if isinstance(dataset, str):
         return run(config, Path(out), make=make, callbacks=callbacks, **how)
     return run_on(config, dataset, Path(out), callbacks=callbacks, **how)
+
+
+def finetune(
+    run_dir: str | Path,
+    env: str | None = None,
+    dataset: str | Dataset | None = None,
+    out: str | Path = "runs",
+    callbacks: Sequence[Callback] = (),
+    **settings: Any,
+) -> Result:
+    """Let an offline run go on learning while real steps in `env`, rows of `dataset`, or both join its data; returns
+    the result of the new run.
+
+    `env` is the name of a task, a Gymnasium id or a task in a file (`mytasks.py:task`). `settings` are fields of
+    `damorl.experiment.finetune_settings.FinetuneSettings` (`steps=50_000`, `reference="moves"`) and of the algorithm's
+    config (`actor_lr=1e-4`, dots as double underscores), whose defaults are the offline run's; `data`, where the data
+    of the offline run are, if not where they were in training (a name, a path or a `Dataset`); and `resume`, `quiet`
+    and `make`, as in `train`. See docs/finetune.md. Raises UserError for unusable input, and CallbackError for a
+    callback that fails.
+    """
+    from damorl.experiment.finetune import finetune as run_finetuning
+    from damorl.experiment.finetune_plan import Sources, make_plan
+
+    keep_compiled_programs()
+    resume, quiet = settings.pop("resume", False), settings.pop("quiet", False)
+    data = Sources(dataset, settings.pop("data", None), settings.pop("make", True))
+    plan = make_plan(Path(run_dir), env, data, settings, quiet)
+    with held(Path(out) / plan.name()):
+        own_dir = store.create_run_dir(Path(out), plan.name(), resume)
+        if finished(own_dir):
+            return summarise(own_dir)
+        clear_leftovers(own_dir)
+        return run_finetuning(plan, own_dir, quiet, callbacks)
 
 
 def select(
@@ -161,7 +195,14 @@ def run_on(
             check_same_data(run_dir, dataset)
         if finished(run_dir):
             return summarise(run_dir)
+        clear_leftovers(run_dir)
         return run_training(config, dataset, run_dir, quiet, without=("cache",) if refit else (), callbacks=callbacks)
+
+
+def clear_leftovers(run_dir: Path) -> None:
+    """Remove what killed processes left half-written in a run directory that this process holds."""
+    for folder in (run_dir, run_dir / KEPT):
+        remove_leftovers(folder)
 
 
 def check_same_data(run_dir: Path, dataset: Dataset | StoredDataset) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import shutil
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,7 +17,7 @@ from damorl.errors import LockedError, UserError
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 """How a file system says that it knows no locks."""
-POLL_SECONDS = 0.2
+POLL_SECONDS, OWNER_TRIES = 0.2, 5
 
 
 @contextmanager
@@ -47,6 +50,23 @@ def atomic_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder beside `path` to build in, and remove it with all that is still in it. OSError as it comes."""
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent) as folder:
+        yield Path(folder)
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Remove the temporary files and folders that killed processes left in `folder`, those for `name` or for any.
+
+    Only for who knows that no other process is writing there: by a lock. UserError if they cannot be removed.
+    """
+    with writing(folder):
+        for path in folder.glob(f".{name}.*.tmp"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -87,12 +107,13 @@ def take(path: Path, wait: bool) -> Any:
 
 
 @contextmanager
-def locked(path: Path, on_note: Callable[[str], None], what: str) -> Iterator[None]:
+def locked(path: Path, on_note: Callable[[str], None], what: str) -> Iterator[bool]:
     """Do the body in one process at a time, on this machine or a file system that it shares; makes the directory.
 
     Who has to wait is told once, to `on_note`, and goes on when the other has ended, finished or killed: so look then
     whether there is anything left to do. `what` names the work, as in "making hopper-medium". Where there are no locks
-    the body is done all the same, and `on_note` hears that. UserError if `path` cannot be written.
+    the body is done all the same, and `on_note` hears that. Yields whether the process is alone. UserError if `path`
+    cannot be written.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,18 +124,21 @@ def locked(path: Path, on_note: Callable[[str], None], what: str) -> Iterator[No
         lock = take(path, wait=True)
     if lock is None:
         on_note(f"{path.parent} is on a file system without locks: {what} without asking whether another process is")
-        yield
+        yield False
         return
     try:
         with suppress(OSError):  # only a word for those who wait
             path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
-        yield
+        yield True
     finally:
         lock.release()
 
 
 def owner(path: Path) -> str:
-    """Who holds a lock, in words."""
-    with suppress(OSError, ValueError):
-        return path.read_text(encoding="utf-8") or "another process"
+    """Who holds a lock, in words. One that has only just taken it gets a moment to write its name."""
+    for _ in range(OWNER_TRIES):
+        with suppress(OSError, ValueError):
+            if name := path.read_text(encoding="utf-8"):
+                return name
+        time.sleep(POLL_SECONDS)
     return "another process"

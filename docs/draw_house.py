@@ -21,7 +21,7 @@ TALLEST = 10  # files in a column
 LETTER = 0.0085  # width of a letter per point of its size
 INK, BOX, ARROW = "#1f2a37", "#dfe9f5", "#8aa0b8"
 FLOORS = [  # from the ground up; a room uses only rooms below it
-    ["types", "errors", "files", "plugins"],
+    ["types", "errors", "files", "bars", "plugins"],
     ["core", "record"],
     ["parts", "world", "theory", "report"],
     ["algos", "data"],

@@ -13,11 +13,12 @@ import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read when jax is first imported, so before any test module
 # Nearly all of the tests' time would be compilation: compile plainly, and each program once for all processes.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# The fusion emitters take twice as long as those they replace.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".pytest_cache" / "xla")
 )
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ["MPLBACKEND"] = "Agg"
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is not a bug

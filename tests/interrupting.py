@@ -1,7 +1,8 @@
-"""A training that is cut off right after a checkpoint."""
+"""A training that is cut off right after a checkpoint, and what such a one leaves on the disk."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,3 +31,19 @@ def cut_off_after(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patch.setattr(checkpoint, "save", save_and_stop)
         with pytest.raises(InterruptError):
             yield
+
+
+@contextmanager
+def copied_after(step: int, out: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whatever trains in the body leaves in `out` a copy of its run directory as it is after the checkpoint of `step`,
+    which is what a crash at that moment would leave; it needs no training of its own."""
+    save: Callable[..., Any] = checkpoint.save
+
+    def save_and_copy(directory: Path, state: Any, at: int, identity: Any) -> None:
+        save(directory, state, at, identity)
+        if at == step:
+            shutil.copytree(directory.parent, out / directory.parent.name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_and_copy)
+        yield

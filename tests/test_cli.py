@@ -26,6 +26,7 @@ MISTAKES = {
     "impossible batch": ["train", "damo", "--preset", "smoke", "--batch-size", "0"],
     "bad combination": ["train", "damo", "--preset", "smoke", "--divergence", "kl"],
     "not a run": ["eval", "/nowhere"],
+    "not a run to go on": ["finetune", "/nowhere", "--env", "hopper"],
     "unknown name to make": ["data", "make", "hopper-good"],
     "unknown behaviour": ["data", "train-behaviour", "antelope"],
     "missing file to check": ["data", "check", "/nowhere/x.hdf5"],
@@ -42,7 +43,9 @@ def test_a_mistake_is_one_sentence_and_code_2(argv: list[str], capsys: pytest.Ca
     assert "Traceback" not in text
 
 
-@pytest.mark.parametrize("argv", [["train", "--no-such-flag"], ["train", "--batch-size", "many"], ["eval"]])
+@pytest.mark.parametrize(
+    "argv", [["train", "--no-such-flag"], ["train", "--batch-size", "many"], ["eval"], ["finetune"]]
+)
 def test_a_bad_flag_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(argv)
@@ -53,6 +56,7 @@ def test_a_bad_flag_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture[
     "verb",
     [
         ["train"],
+        ["finetune"],
         ["eval"],
         ["bench"],
         ["data", "list"],

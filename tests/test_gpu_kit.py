@@ -25,6 +25,7 @@ from damorl.experiment.config import RunConfig, defaults
 from damorl.record import store
 
 ROOT = Path(__file__).resolve().parent.parent
+TINY = ("--tiny", "--quiet", "--results")
 ROWS, EPISODE = 600, 50
 BARE = ("gymnasium", "mujoco", "imageio", "tensorboardX", "tyro", "platformdirs", "matplotlib")
 BLOCKER = """
@@ -68,7 +69,7 @@ def run_kit(results: Path, *arguments: str, blocked: tuple[str, ...] = ()) -> su
         "PYTHONPATH": str(site),
         "BLOCKED": " ".join(blocked),
     }
-    command = [sys.executable, str(ROOT / "benchmarks/gpu.py"), "--tiny", "--quiet", "--results", str(results)]
+    command = [sys.executable, str(ROOT / "benchmarks/gpu.py"), *TINY, str(results)]
     return subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, cwd=results.parent)
 
 
@@ -76,15 +77,17 @@ def sessions(run_dir: Path) -> list[dict[str, Any]]:
     return store.read_json(run_dir / "summary.json")["sessions"]
 
 
-def test_the_kit_measures_trains_stops_and_goes_on(data_path: Path, tmp_path: Path) -> None:
+def test_the_kit_measures_trains_stops_and_goes_on(
+    data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     results = tmp_path / "results"
     arguments = ("--minutes", "0.02", "--dataset", str(data_path), "--seeds", "2")
-    first = run_kit(results, *arguments)
-    assert first.returncode == 0, first.stderr
+    assert gpu.main([*TINY, str(results), *arguments]) == 0
+    told = capsys.readouterr().out
     bench, run_dir = results / "bench-tiny-cpu.json", results / "damo-hopper-toy"
     figures = store.read_json(bench)
     assert figures["updates"][0]["per_second"] > 0
-    summary = json.loads(first.stdout[first.stdout.index("\n{") :])
+    summary = json.loads(told[told.index("\n{") :])
     assert summary == store.read_json(run_dir / "summary.json")
     assert summary["seeds"] == [0, 1]
     assert not summary["finished"]

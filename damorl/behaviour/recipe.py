@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
+from damorl.bars import Bar
 from damorl.behaviour.collect import Rows, Shard, concatenate, run_shards
 from damorl.behaviour.host_policy import NumpyPolicy
 from damorl.behaviour.policies import Behaviours, load_policies
@@ -32,7 +33,7 @@ from damorl.behaviour.snapshots import versions
 from damorl.data.datasets import dataset_path
 from damorl.data.store import write_dataset
 from damorl.errors import UserError
-from damorl.files import locked
+from damorl.files import locked, remove_leftovers
 from damorl.world.tasks import DatasetName, Task, find_task, make_env, simulator_of
 
 RECIPE = 1
@@ -82,9 +83,12 @@ def make_dataset(
             "choose another path"
         )
     lock = target.with_name(f".{target.name}.lock")
-    with nullcontext() if path else locked(lock, say, f"making {name}"):  # nothing is left beside a file of the user's
+    locking = nullcontext(False) if path else locked(lock, say, f"making {name}")  # nothing stays beside a user's file
+    with locking as alone:
         if path is None and target.exists() and stored_request(target) == request:  # made in the meantime
             return target
+        if alone:
+            remove_leftovers(target.parent, target.name)
         rows = collect(task, plan(parsed.quality, num_steps, behaviours), seed, workers, progress)
         write_dataset(target, rows, describe(parsed, seed, behaviours) | {"request": request})
     return target
@@ -123,7 +127,7 @@ def collect(task: Task, parts: tuple[Part, ...], seed: int, workers: int, progre
     played: dict[str, list[Rows]] = {part.label: [] for part in parts}
     results = run_shards([shard for _, shard in shards], workers)
     total = sum(shard.num_steps for _, shard in shards)
-    with tqdm(total=total, desc=f"collect {task.name}", unit="step", unit_scale=True, disable=not progress) as bar:
+    with Bar(total=total, desc=f"collect {task.name}", unit="step", unit_scale=True, disable=not progress) as bar:
         for (label, shard), rows in zip(shards, results, strict=True):
             played[label].append(rows)
             bar.update(shard.num_steps)

@@ -7,8 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
+from damorl.bars import Bar
 from damorl.behaviour import sac
 from damorl.behaviour.host_policy import NumpyPolicy
 from damorl.behaviour.snapshots import versions, write_json, write_snapshot
@@ -24,7 +23,7 @@ def train_behaviour(task: Task, seed: int, config: sac.SACConfig, out_dir: Path,
     """
     start_run(task, seed, config, out_dir)
     started = time.monotonic()
-    with tqdm(total=config.total_steps, desc=f"SAC {task.name}", unit="step", disable=not progress) as bar:
+    with Bar(total=config.total_steps, desc=f"SAC {task.name}", unit="step", disable=not progress) as bar:
 
         def keep(step: int, layers: NumpyPolicy, returns: list[float], metrics: dict[str, float]) -> None:
             write_snapshot(out_dir, step, layers, returns, seconds=time.monotonic() - started, **metrics)

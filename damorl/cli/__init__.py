@@ -10,6 +10,7 @@ from damorl._version import __version__
 from damorl.cli import (
     data,
     export,
+    finetune,
     leaderboard,
     model,
     paper,
@@ -28,6 +29,7 @@ USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv
 
   damorl train [ALGO] [--dataset NAME|PATH|MINARI_ID] [--preset smoke|quick|standard|paper] [--seeds 0 1 2] [--resume]
                [--population divergence_weight=0.3,1,3]  several settings in one program
+  damorl finetune RUN_DIR [--env ENV] [--dataset DATA] [--steps N]    real steps or more data for an offline run
   damorl sweep GRID.toml [--backend local|ray|slurm]      many runs: every core, every node, nothing lost
   damorl eval RUN_DIR|FILE [--episodes N] [--noise S]     score policies in the simulator
               [--vary friction=0.8,1.2 mass=1.5]          and under changed physics
@@ -56,6 +58,7 @@ Verb = Callable[[list[str]], int]
 DATA_VERBS: dict[str, Verb] = data.VERBS | {"train-behaviour": tools.data_train_behaviour}
 VERBS: dict[str, Verb] = {
     "train": train.train_verb,
+    "finetune": finetune.finetune_verb,
     "sweep": sweep.sweep_verb,
     "eval": score.eval_verb,
     "select": select.select_verb,

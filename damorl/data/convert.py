@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -30,7 +29,7 @@ from damorl.data.names import ColumnMap
 from damorl.data.rows import cuts, terminals
 from damorl.data.store import count_rows, read_rows, why_not_hdf5
 from damorl.errors import UserError
-from damorl.files import locked, sync, writing
+from damorl.files import locked, remove_leftovers, sync, temporary_folder, writing
 from damorl.world.task import Task
 from damorl.world.units import Bounds, as_metadata, is_unit
 
@@ -47,7 +46,7 @@ def converted(
     converted anew. Whatever takes long is told to `on_note`. UserError with the first error of the data.
     """
     place = cache_dir() / "columns" / identity(path, task, columns, bounds)
-    with locked(place.with_name(f".{place.name}.lock"), on_note, f"converting {path}"):
+    with locked(place.with_name(f".{place.name}.lock"), on_note, f"converting {path}") as alone:
         found = read_columns(place)
         if found is not None and is_whole(found):
             return found
@@ -55,9 +54,11 @@ def converted(
             on_note(f"{place} is damaged and made again")
             with writing(place):
                 shutil.rmtree(place)
+        if alone:
+            remove_leftovers(place.parent, place.name)
         on_note(f"{path} is converted to columns on the disk, once: {place}")
-        with writing(place), tempfile.TemporaryDirectory(prefix=".", dir=place.parent) as own:
-            made = convert(path, Path(own) / place.name, task, columns, bounds)
+        with writing(place), temporary_folder(place) as own:
+            made = convert(path, own / place.name, task, columns, bounds)
             os.rename(made.folder, place)
             sync(place.parent)
     return replace(made, folder=place)

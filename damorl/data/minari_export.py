@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
+from damorl.bars import Bar
 from damorl.data.contents import COLUMNS
 from damorl.data.datasets import Dataset
 from damorl.data.minari_store import NOT_KEPT, ROWS, SHA256, SLOW, import_minari
@@ -108,7 +108,7 @@ def _write(dataset: Dataset, dataset_id: str, data_format: str, folder: Path) ->
     storage.update_metadata({**_metadata(dataset), **own, SHA256: _sha256(dataset), ROWS: dataset.num_transitions})
     ends = int(dataset.episode_start.sum())
     episodes = _episodes(dataset, bounds, kind)
-    storage.update_episodes(tqdm(episodes, "write episodes", ends, leave=False, disable=None, delay=SLOW))
+    storage.update_episodes(Bar(episodes, "write episodes", ends, leave=False, disable=None, delay=SLOW))
 
 
 def _episodes(dataset: Dataset, bounds: Bounds, kind: type) -> Iterator[EpisodeBuffer]:

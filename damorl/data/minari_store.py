@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-from tqdm import tqdm
 
+from damorl.bars import Bar
 from damorl.data.contents import ARRAYS_SHA256, Contents, Metadata, Source, Unreadable, first_line
 from damorl.data.links import file_fault, leads_out
 from damorl.data.names import ColumnMap
@@ -121,7 +121,7 @@ def _read(dataset: MinariDataset) -> Contents | Unreadable:
         return flaw
     if not len(dataset):
         return Unreadable("no episodes", EXPECTED, "give a larger data set")
-    episodes = tqdm(dataset.iterate_episodes(), "read episodes", len(dataset), leave=False, disable=None, delay=SLOW)
+    episodes = Bar(dataset.iterate_episodes(), "read episodes", len(dataset), leave=False, disable=None, delay=SLOW)
     parts = [_columns(episode) for episode in episodes]
     columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     if (found := len(columns["rewards"])) != dataset.total_steps:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from damorl.bars import Bar
 from damorl.files import atomic_file, writing
 
 CHUNK = 1 << 20
@@ -229,9 +230,7 @@ def _open_local(url: str, offset: int, held: Origin | None) -> Answer:
 def _pour(answer: Answer, part: Path, progress: bool) -> None:
     """Append the answer to `part` as it comes, so that a killed process leaves all it got."""
     size, name = answer.origin.size, part.name.removesuffix(".part")
-    bar = tqdm(
-        total=size, initial=answer.start, desc=name, unit="B", unit_scale=True, leave=False, disable=not progress
-    )
+    bar = Bar(total=size, initial=answer.start, desc=name, unit="B", unit_scale=True, leave=False, disable=not progress)
     with part.open("ab") as file, bar:
         while chunk := _read(answer.stream):
             file.write(chunk)

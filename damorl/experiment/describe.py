@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,15 @@ def describe_episodes(task: Task, played: Episodes) -> dict[str, Any]:
     return row
 
 
-def describe_run(config: RunConfig, dataset: Dataset | StoredDataset, run_dir: Path, pictures: bool = True) -> None:
-    """Write the data set's card, provenance and config, unless an earlier call has. The config is last: it is what
-    makes a directory a run. There is no card of data that are not in memory."""
+def describe_run(
+    config: RunConfig,
+    dataset: Dataset | StoredDataset,
+    run_dir: Path,
+    pictures: bool = True,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the data set's card, provenance and config with `more` entries, unless an earlier call has. The config is
+    last: it is what makes a directory a run. There is no card of data that are not in memory."""
     if (run_dir / store.CONFIG).exists():
         return
     gamma = getattr(config.algo_config, "gamma", 0.99)
@@ -97,7 +103,7 @@ def describe_run(config: RunConfig, dataset: Dataset | StoredDataset, run_dir: P
     told = store.provenance(store.own_command(), dataset.sha256, device)
     told |= {"algorithm": origin_of_algorithm(config.algo)}
     store.write_json(run_dir / store.PROVENANCE, told, seal=True)
-    described = config.as_dict() | {"data": describe_dataset(dataset, gamma)}
+    described = config.as_dict() | {"data": describe_dataset(dataset, gamma), **(more or {})}
     store.write_json(run_dir / store.CONFIG, described, seal=True)
 
 

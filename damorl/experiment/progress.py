@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from damorl.algos.base import OnProgress
+from damorl.bars import Bar
 from damorl.errors import UserError
 from damorl.experiment.callbacks import Callback, EndEvent, Event
 from damorl.experiment.config import RunConfig
@@ -34,7 +35,7 @@ class Progress(Callback):
                 self.close()
             if self.bar is None:
                 self.stage_name = name
-                self.bar = tqdm(total=total, desc=f"{name}, {member}", unit="batch", disable=self.quiet)
+                self.bar = Bar(total=total, desc=f"{name}, {member}", unit="batch", disable=self.quiet)
             self.bar.set_postfix({key.split("/")[-1]: f"{value:.4f}" for key, value in figures.items()}, refresh=False)
             self.bar.update(done - self.bar.n)
 
@@ -51,7 +52,7 @@ class Progress(Callback):
         total = self.config.loop.total_updates
         count, noun = len(self.config.members), "member" if self.config.population else "seed"
         desc = f"{self.config.algo}, {count} {noun}{'s' if count > 1 else ''}"
-        self.bar = tqdm(initial=step, total=total, desc=desc, unit="update", disable=self.quiet)
+        self.bar = Bar(initial=step, total=total, desc=desc, unit="update", disable=self.quiet)
 
     def on_epoch(self, event: Event) -> None:
         """Move to its step and show the latest score."""
@@ -94,7 +95,7 @@ def until(deadline: float | None, on_progress: OnProgress) -> OnProgress:
 @contextmanager
 def bar(name: str, total: int | None, unit: str, quiet: bool) -> Iterator[Callable[[int], None]]:
     """A progress bar, as a function that is told how far things are."""
-    with tqdm(total=total, desc=name, unit=unit, disable=quiet) as progress:
+    with Bar(total=total, desc=name, unit=unit, disable=quiet) as progress:
 
         def advance(done: int) -> None:
             progress.update(done - progress.n)

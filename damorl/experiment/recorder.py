@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from damorl.experiment.callbacks import Callback, EndEvent, Event, StartEvent
+from damorl.experiment.config import RunConfig
 from damorl.record import store, tensorboard
 from damorl.record.members import Member
 from damorl.types import Metrics
@@ -40,6 +41,11 @@ class Boards(Callback):
         """Close the event files."""
         while self.boards:
             self.boards.pop().close()
+
+
+def writers(config: RunConfig, without: Collection[str]) -> list[Callback]:
+    """The loop's own: metrics.jsonl and, unless `without` tensorboard, events."""
+    return [MetricsFile(), *([] if "tensorboard" in without else [Boards(config.members)])]
 
 
 def metric_rows(num_members: int, *groups: Metrics) -> list[dict[str, float]]:

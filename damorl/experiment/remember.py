@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
@@ -27,7 +26,7 @@ from damorl.core import nets, optim, scaler
 from damorl.data.cache import cache_dir
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig
-from damorl.files import locked
+from damorl.files import locked, remove_leftovers, temporary_folder
 from damorl.parts import dynamics, dynamics_fit, holdout
 from damorl.record import checkpoint, store
 from damorl.types import Fit, Key, Problem, Recall
@@ -52,11 +51,14 @@ def remember(data_sha256: str, on_note: Callable[[str], None], directory: Path |
         if (found := stored(place, template, identity, on_note)) is not None:
             on_note(read)
             return found
-        with alone(place, on_note):
+        with alone(place, on_note) as is_alone:
             if (found := stored(place, template, identity, lambda note: None)) is not None:  # made in the meantime
                 on_note(read)
                 return found
             shutil.rmtree(place, ignore_errors=True)  # what is there, if anything, cannot be read
+            if is_alone:
+                with suppress(UserError):
+                    remove_leftovers(place.parent, place.name)
             model, figures = fit()
             try:
                 keep(place, model, figures, identity)
@@ -84,22 +86,25 @@ def stored(
 
 
 @contextmanager
-def alone(place: Path, on_note: Callable[[str], None]) -> Iterator[None]:
-    """Fit what belongs to `place` in one process at a time; where nothing can be written there, in any number."""
+def alone(place: Path, on_note: Callable[[str], None]) -> Iterator[bool]:
+    """Fit what belongs to `place` in one process at a time; where nothing can be written there, in any number.
+
+    Yields whether the process is alone."""
+    lock, held = place.with_name(f".{place.name}.lock"), False
     with ExitStack() as stack:
         with suppress(UserError):  # `keep` will say what is wrong
-            stack.enter_context(locked(place.with_name(f".{place.name}.lock"), on_note, "fitting the same dynamics"))
-        yield
+            held = stack.enter_context(locked(lock, on_note, "fitting the same dynamics"))
+        yield held
 
 
 def keep(place: Path, model: Any, figures: Any, identity: dict[str, str]) -> None:
     """Write `model` and `figures` so that `place` appears whole; where another process was faster, its copy stays."""
     place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=place.parent) as own:
-        checkpoint.save(Path(own) / place.name, model, 0, identity)
-        store.write_json(Path(own) / place.name / FIGURES, figures)
+    with temporary_folder(place) as own:
+        checkpoint.save(own / place.name, model, 0, identity)
+        store.write_json(own / place.name / FIGURES, figures)
         try:
-            os.rename(Path(own) / place.name, place)
+            os.rename(own / place.name, place)
         except OSError:
             if not place.is_dir():
                 raise

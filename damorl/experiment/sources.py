@@ -37,10 +37,15 @@ def load_dataset(
 
 
 def load_run_dataset(
-    run_dir: Path, config: Mapping[str, Any], source: Path | str | None, make: bool = True, quiet: bool = True
+    run_dir: Path,
+    config: Mapping[str, Any],
+    source: Path | str | None,
+    make: bool = True,
+    quiet: bool = True,
+    option: str = "--dataset",
 ) -> Dataset:
-    """The data that the run of a stored `config` was trained on, from `source` or where it was then. UserError if that
-    is other data."""
+    """The data that the run of a stored `config` was trained on, from `source` or where it was then. UserError, naming
+    the `option` that gives the source, if that is other data."""
     try:
         dataset = load_dataset(
             source or config["dataset"],
@@ -52,14 +57,19 @@ def load_run_dataset(
             quiet=quiet,
         )
     except UserError as error:
-        raise UserError(f"{run_dir}: its data cannot be loaded ({error}): say where it is with --dataset") from error
+        raise UserError(f"{run_dir}: its data cannot be loaded ({error}): say where it is with {option}") from error
+    check_data(run_dir, config, dataset, option)
+    return dataset
+
+
+def check_data(run_dir: Path, config: Mapping[str, Any], dataset: Dataset, option: str) -> None:
+    """UserError unless these are the data that the run of a stored `config` was trained on."""
     expected = config["data"]["sha256"]
     if dataset.sha256 != expected:
         raise UserError(
             f"{run_dir}: expected the data that it was trained on, with sha256 {expected[:12]}, found "
-            f"{dataset.sha256[:12]} in {dataset.path}: give the same data with --dataset"
+            f"{dataset.sha256[:12]} in {dataset.path or dataset.name}: give the same data with {option}"
         )
-    return dataset
 
 
 def find_problems(

@@ -1,4 +1,4 @@
-"""The one training loop. It owns jit, vmap, time, checkpoints and the run directory; algorithms own none of these.
+"""Training on fixed data. The loop owns jit, vmap, time, checkpoints and the run directory; algorithms own none.
 
 One epoch is a refresh (model rollouts) and `refresh_interval` updates, in one compiled call for all seeds and, in a
 population, all settings. Keys derive from (seed, epoch), so a run continued from a checkpoint is the same run, bit for
@@ -22,28 +22,24 @@ from damorl.algos.base import OfflineData, Problem
 from damorl.data.datasets import Dataset
 from damorl.data.stored import StoredDataset
 from damorl.errors import NotFiniteError
-from damorl.experiment.callbacks import Callback, Callbacks, Status
+from damorl.experiment.callbacks import Callback, Callbacks
 from damorl.experiment.config import RunConfig
-from damorl.experiment.describe import describe_run, remarks
-from damorl.experiment.evaluation import evaluate_actors
+from damorl.experiment.course import Course, Rows, conduct
+from damorl.experiment.describe import describe_run
 from damorl.experiment.inputs import make_problem, supply
 from damorl.experiment.population import member_settings, over_members, sharing_fits, stacked_values, with_traced
 from damorl.experiment.progress import Progress, until
-from damorl.experiment.recorder import Boards, MetricsFile, marked, metric_rows
+from damorl.experiment.recorder import metric_rows, writers
 from damorl.experiment.remember import model_hashes, noting_fits, remember
 from damorl.experiment.resident import DataOf
-from damorl.experiment.result import POLICIES, Result, kept_policy_path, save_policies, summarise
+from damorl.experiment.result import Result
 from damorl.experiment.units import Work, own_actor, own_metrics
-from damorl.record import checkpoint, ending, store
+from damorl.record import checkpoint, store
 from damorl.types import Key, Metrics, Units
-from damorl.world.evaluate import Evaluator
 
-CHECKPOINT_SECONDS = 300.0  # between two checkpoints at most, however slow the machine
 INIT_STREAM, PREPARE_STREAM, FIRST_EPOCH_STREAM = 0, 1, 2  # what a seed's key is folded with
 
 Epoch = Callable[[Any, OfflineData, Key, Any], tuple[Any, Metrics, Metrics]]
-Evaluate = Callable[[list[Any], list[dict[str, float]], int], list[dict[str, float]]]
-"""`(actors, rows, step) -> rows` with the scores of this evaluation."""
 
 
 def seed_keys(seeds: tuple[int, ...]) -> Key:
@@ -56,10 +52,11 @@ def member_keys(config: RunConfig) -> Key:
     return seed_keys(tuple(member.seed for member in config.members))
 
 
-def make_epoch(config: RunConfig, problem: Problem) -> Epoch:
+def make_epoch(config: RunConfig, problem: Problem, own_data: bool = False) -> Epoch:
     """The compiled epoch: `(state, data, keys, epoch) -> (state, refresh metrics [member], metrics [member, update])`.
 
-    The state is donated. Its leaves, and the keys, have a leading axis of members; the data is shared.
+    The state is donated. Its leaves, and the keys, have a leading axis of members; the data is shared, unless each
+    member has `own_data`: then its leaves have that axis, too.
     """
     algorithm, varied = config.algorithm, stacked_values(config.members)
 
@@ -71,7 +68,7 @@ def make_epoch(config: RunConfig, problem: Problem) -> Epoch:
         state, metrics = jax.lax.scan(step, state, jax.random.split(update_key, config.loop.refresh_interval))
         return state, refresh_metrics, metrics
 
-    together = over_members(one_member, len(config.members), (0, None, 0, None, 0))
+    together = over_members(one_member, len(config.members), (0, 0 if own_data else None, 0, None, 0))
     return jax.jit(lambda state, data, keys, epoch: together(state, data, keys, epoch, varied), donate_argnums=0)
 
 
@@ -136,24 +133,6 @@ def host_actors(config: RunConfig, state: Any, units: Units | None = None) -> li
     return [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(len(config.members))]
 
 
-def keep_policies(config: RunConfig, run_dir: Path, actors: list[Any], step: int) -> None:
-    """Save the policies of this evaluation; those of every `keep_policy_every`-th are kept for good."""
-    save_policies(run_dir / POLICIES, actors, config.members)
-    if step % (config.loop.eval_interval * config.loop.keep_policy_every) == 0:
-        save_policies(kept_policy_path(run_dir, step), actors, config.members)
-
-
-def restore_run(
-    work: Work, identity: dict[str, str], run_dir: Path, on_warning: Callable[[str], None]
-) -> tuple[Any, int] | None:
-    """The state to continue from and its update count, None without a checkpoint; later metrics are dropped."""
-    template = jax.eval_shape(partial(init_state, *work))
-    restored = checkpoint.restore(run_dir / "checkpoint", template, identity, on_warning)
-    store.truncate_metrics(run_dir, -1 if restored is None else restored[1])
-    ending.forget_stop(run_dir)
-    return restored
-
-
 def prepare_run(
     work: Work, identity: dict[str, str], run_dir: Path, progress: Progress, deadline: float | None = None
 ) -> Any:
@@ -170,11 +149,12 @@ def prepare_run(
 
 
 def one_epoch(
-    work: Work, epoch_fn: Epoch, keys: Key, state: Any, step: int, run_dir: Path
-) -> tuple[Any, list[dict[str, float]]]:
-    """The state an epoch after `step`, and each member's means. NotFiniteError if one is no number."""
+    work: Work, data: OfflineData, epoch_fn: Epoch, keys: Key, state: Any, step: int, run_dir: Path
+) -> tuple[Any, Rows]:
+    """The state an epoch after `step`, trained on `data`, and each member's means. NotFiniteError if one is no
+    number."""
     began, interval = time.perf_counter(), work.config.loop.refresh_interval
-    state, refreshed, updates = epoch_fn(state, work.data, keys, step // interval)
+    state, refreshed, updates = epoch_fn(state, data, keys, step // interval)
     check_finite(updates, work.config, step, run_dir)
     groups = (own_metrics(metrics, work.data.units) for metrics in (refreshed, updates))
     rows = metric_rows(len(work.config.members), *groups)
@@ -183,58 +163,23 @@ def one_epoch(
     return state, [row | times for row in rows]
 
 
-def run_epochs(
-    work: Work,
-    data_of: DataOf,
-    identity: dict[str, str],
-    told: Callbacks,
-    start: tuple[Any, int],
-    deadline: float | None,
-    evaluate: Evaluate,
-) -> tuple[Any, int]:
-    """Train from a state and its update count to the last update, the deadline or a callback's stop: where it stands.
+def offline_course(
+    work: Work, data_of: DataOf, identity: dict[str, str], run_dir: Path, progress: Progress, deadline: float | None
+) -> Course:
+    """Training on fixed data, after `prepare`."""
+    epoch_fn, keys = make_epoch(work.config, work.problem), member_keys(work.config)
 
-    That state is on the disk.
-    """
-    config, problem, data = work
-    (state, step), run_dir, loop = start, told.run_dir, config.loop
-    epoch_fn, keys = make_epoch(config, problem), member_keys(config)
-    saved, late = time.monotonic(), False
-    while step < loop.total_updates and not late and told.stopped is None:
-        rows_now = work._replace(data=data_of(step // loop.refresh_interval))
-        state, rows = one_epoch(rows_now, epoch_fn, keys, state, step, run_dir)
-        step += loop.refresh_interval
-        evaluated = step % loop.eval_interval == 0
-        if evaluated:
-            actors = host_actors(config, state, data.units)
-            keep_policies(config, run_dir, actors, step)
-            rows = evaluate(actors, rows, step)
-        told.epoch(step, marked(step, config.members, rows), evaluated)
-        now = time.monotonic()
-        late = deadline is not None and now >= deadline
-        due = late or told.stopped is not None or now - saved >= CHECKPOINT_SECONDS
-        if due or step % loop.checkpoint_interval == 0 or step == loop.total_updates:
-            checkpoint.save(run_dir / "checkpoint", state, step, identity)
-            saved = time.monotonic()
-            told.saved()
-    return state, step
+    def advance(state: Any, step: int) -> tuple[Any, Rows]:
+        data = data_of(step // work.config.loop.refresh_interval)
+        return one_epoch(work, data, epoch_fn, keys, state, step, run_dir)
 
-
-def finish(
-    work: Work, run_dir: Path, state: Any, step: int, stop: ending.Stopped | None, curves: bool
-) -> tuple[Status, Result]:
-    """Policies and picture of where the run stands, and its result if that is the end or a callback stopped it."""
-    save_policies(run_dir / POLICIES, host_actors(work.config, state, work.data.units), work.config.members)
-    store.append_metrics(run_dir, [])  # there is a file, too, if the run was stopped before its first epoch
-    if curves:
-        from damorl.report.curves import draw_curves
-
-        draw_curves(run_dir)
-    if step >= work.config.loop.total_updates:
-        return "finished", summarise(run_dir)
-    if stop is not None:
-        return "stopped", summarise(run_dir, stop, step)
-    return "paused", Result(run_dir, {"stopped_at": step})
+    return Course(
+        work.config,
+        jax.eval_shape(partial(init_state, *work)),
+        lambda evaluate: prepare_run(work, identity, run_dir, progress, deadline),
+        advance,
+        lambda state: host_actors(work.config, state, work.data.units),
+    )
 
 
 def train(
@@ -260,21 +205,6 @@ def train(
     problem = make_problem(dataset, None if "cache" in without else remember(dataset.sha256, progress.warn))
     describe_run(config, dataset, run_dir, "curves" not in without)
     work, data_of = supply(config, problem, dataset)
-    boards = [] if "tensorboard" in without else [Boards(work.config.members)]
-    told = Callbacks(run_dir, [MetricsFile(), *boards, progress], callbacks)
-    restored = restore_run(work, identity, run_dir, progress.warn)
-    with told.told_of_failure():
-        told.start(0 if restored is None else restored[1], dataset)
-        if restored is None:
-            restored = prepare_run(work, identity, run_dir, progress, deadline), 0
-            told.saved()
-        for remark in remarks(dataset, work.config.algo_config):
-            progress.warn(remark)
-        task = None if "simulator" in without else dataset.task
-        evaluator = None if task is None or task.env_id is None else Evaluator(task, dataset.spec)
-        progress.begin(restored[1])
-        evaluate = partial(evaluate_actors, work.config, dataset, evaluator)
-        state, step = run_epochs(work, data_of, identity, told, restored, deadline, evaluate)
-        status, result = finish(work, run_dir, state, step, told.stopped, "curves" not in without)
-        told.end(status, result.summary)
-    return result
+    told = Callbacks(run_dir, [*writers(work.config, without), progress], callbacks)
+    course = offline_course(work, data_of, identity, run_dir, progress, deadline)
+    return conduct(course, dataset, told, progress, identity, deadline, without)

@@ -115,14 +115,20 @@ def reward_powers(settings: Any) -> dict[str, int]:
 
 def convert_data(data: OfflineData, units: Units) -> OfflineData:
     """Rows, starts and returns in `units`."""
-    observe = observer(units).apply
-    rows = data.rows._replace(
-        obs=observe(data.rows.obs),
-        next_obs=observe(data.rows.next_obs),
-        reward=data.rows.reward * units.reward_factor,
-    )
     returns = None if data.episode_returns is None else data.episode_returns * units.reward_factor
-    return data._replace(rows=rows, initial_obs=observe(data.initial_obs), episode_returns=returns, units=units)
+    starts = observer(units).apply(data.initial_obs)
+    rows = convert_rows(data.rows, units)
+    return data._replace(rows=rows, initial_obs=starts, episode_returns=returns, units=units)
+
+
+def convert_rows(rows: Transition, units: Units | None) -> Transition:
+    """Rows `[B, ...]` of the data's own units in `units`."""
+    if units is None:
+        return rows
+    observe = observer(units).apply
+    return rows._replace(
+        obs=observe(rows.obs), next_obs=observe(rows.next_obs), reward=rows.reward * units.reward_factor
+    )
 
 
 def in_own_units(termination: TerminationFn, units: Units) -> TerminationFn:

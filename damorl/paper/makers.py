@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from damorl.bars import Bar
 from damorl.data.datasets import Dataset
 from damorl.experiment.config import RunConfig
 from damorl.experiment.sources import load_dataset
@@ -68,7 +69,7 @@ class Work:
 
     def bar(self, name: str, total: int) -> Any:
         """A progress bar."""
-        return tqdm(total=total, desc=name, disable=self.quiet)
+        return Bar(total=total, desc=name, disable=self.quiet)
 
 
 class Made(NamedTuple):

@@ -1,10 +1,10 @@
 """Where a learned model can be believed: near the data, by the distance to the nearest recorded pair.
 
 A state-action pair is *known* if it is no farther from its nearest neighbour among recorded pairs than nearly all
-(`KNOWN_SHARE`) of the recorded pairs are from theirs, each feature in its standard deviations. An imagined episode counts
-up to its first unknown pair; each of its later steps counts as the data's lowest reward, if that is negative, or
+(`KNOWN_SHARE`) of the recorded pairs are from theirs, each feature in its standard deviations. An imagined episode
+counts up to its first unknown pair; each of its later steps counts as the data's lowest reward, if that is negative, or
 nothing. This is MOReL's pessimistic MDP (arXiv 2005.05951, Definition 2) with another test of what is known: MOReL asks
-whether the members of an ensemble disagree, but members that all err alike do not.
+whether the members of an ensemble disagree, but members may all err alike.
 """
 
 from __future__ import annotations

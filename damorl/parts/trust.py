@@ -25,7 +25,8 @@ class TrustSettings(ValidationSettings):
     """Mean divergence from the reference, in nats per step, that the weight of the policy's part is learned for: a
     trust region that does not depend on the scale of rewards. None: that weight stays as it is."""
     trust: Literal["fixed", "validated", "growing"] = "fixed"
-    """`fixed`: `kl_target` stays. `validated`: it begins there and moves with the policy's lower bound."""
+    """`fixed`: `kl_target` stays. `validated`: it begins there and moves with the policy's lower bound. `growing`: it
+    begins there and grows before every block, whatever the bound is; what is kept decides."""
     kl_growth: float = 1.15
     """Factor of the target after a block of updates that did well."""
     kl_shrinkage: float = 0.8

@@ -12,6 +12,8 @@ A policy near the reference shares the model's error there, and the comparison o
 away does not. In between, the difference of two policies' returns in one world grows with the total variation between
 them, which is at most sqrt(D / 2) (Pinsker). d_M^pi is the discounted occupancy in the model, as in the paper, so the
 first steps of an episode count for more. Where no episode is complete, a tenth of V(pi_ref) is assumed for err.
+
+With `keep` supported the bound is another one: the return among the pairs that the data know (`parts/support.py`).
 """
 
 from __future__ import annotations
@@ -93,14 +95,12 @@ def begin_kept(
     if (kept := init_kept(settings, actor)) is None:
         return None
     episodes = play(settings, model, termination, actor, data)
-    if settings.keep == "supported":
-        return kept._replace(best=known_value(settings, episodes, actor, data))
     each = values(episodes)
     if data.ranking is None:
         error = ASSUMED_ERROR * jnp.abs(jnp.mean(each))
     else:
         error = jnp.mean(jnp.abs(each - reference_return(data.rows.reward, data.ranking, share)))
-    return kept._replace(best=jnp.mean(each), error=error)
+    return kept._replace(best=bound_of_reference(settings, actor, data, episodes), error=error)
 
 
 def validate(
@@ -115,14 +115,7 @@ def validate(
     """What is kept after a block of updates that led to `actor`, the lower bound of its return (scalar), and its
     episodes."""
     episodes = play(settings, model, termination, actor, data)
-    value = jnp.mean(values(episodes))
-    distance = kl(policy(actor, episodes.obs), policy(kept.reference, episodes.obs))
-    weight = occupancy(episodes, gamma)
-    divergence = jnp.sum(weight * distance) / jnp.sum(weight)
-    if settings.keep == "supported":
-        bound = known_value(settings, episodes, actor, data)
-    else:
-        bound = value - settings.validation_margin * kept.error * jnp.sqrt(divergence)
+    value, divergence, bound = lower_bound(settings, kept, actor, data, episodes, gamma)
     better = bound > kept.best
     found = kept._replace(
         policy=jax.tree.map(lambda new, old: jnp.where(better, new, old), actor, kept.policy),
@@ -130,6 +123,55 @@ def validate(
     )
     metrics = {"value": value, "bound": bound, "best": kept.best, "divergence": divergence}
     return found, bound, episodes, {f"validation/{name}": number for name, number in metrics.items()}
+
+
+def lower_bound(
+    settings: ValidationSettings, kept: Kept, actor: Params, data: OfflineData, episodes: Episodes, gamma: float
+) -> tuple[Array, Array, Array]:
+    """V(pi), D and L(pi) of the module's first lines, scalars, from the `episodes` that `actor` played."""
+    value = jnp.mean(values(episodes))
+    distance = kl(policy(actor, episodes.obs), policy(kept.reference, episodes.obs))
+    weight = occupancy(episodes, gamma)
+    divergence = jnp.sum(weight * distance) / jnp.sum(weight)
+    if settings.keep == "supported":
+        return value, divergence, known_value(settings, episodes, actor, data)
+    return value, divergence, value - settings.validation_margin * kept.error * jnp.sqrt(divergence)
+
+
+def bound_of_reference(settings: ValidationSettings, actor: Params, data: OfflineData, episodes: Episodes) -> Array:
+    """L of the reference, which is at no distance from itself (scalar)."""
+    if settings.keep == "supported":
+        return known_value(settings, episodes, actor, data)
+    return jnp.mean(values(episodes))
+
+
+def judge_again(
+    settings: ValidationSettings,
+    kept: Kept,
+    model: Dynamics,
+    termination: TerminationFn,
+    actor: Params,
+    data: OfflineData,
+    gamma: float,
+) -> Kept:
+    """`kept` with `actor` as the policy to beat, by its bound in a `model` that may have changed."""
+    episodes = play(settings, model, termination, actor, data)
+    return kept._replace(policy=actor, best=lower_bound(settings, kept, actor, data, episodes, gamma)[2])
+
+
+def refer_to(
+    settings: ValidationSettings,
+    model: Dynamics,
+    termination: TerminationFn,
+    actor: Params,
+    earned: Array,
+    data: OfflineData,
+) -> Kept:
+    """`actor` as the reference and the policy to beat. It `earned` so much on average in the real environment (scalar,
+    undiscounted): that tells the model's error there."""
+    episodes = play(settings, model, termination, actor, data)
+    best, error = bound_of_reference(settings, actor, data, episodes), jnp.mean(jnp.abs(values(episodes) - earned))
+    return Kept(actor, best, jax.tree.map(jnp.copy, actor), error)
 
 
 def play(

@@ -34,20 +34,30 @@ def save(directory: Path, state: Any, step: int, identity: Mapping[str, str]) ->
     in memory; from another device one copy is made. Older checkpoints go only once the new one is durable.
     Raises `UserError` if it cannot be written; what was there before is then untouched.
     """
-    path = directory / f"step_{step:09d}.safetensors"
+    path = path_of(directory, step)
     leaves = {name: np.asarray(leaf, order="C") for name, leaf in named_leaves(jax.device_get(state)).items()}
     metadata = {"format": FORMAT, "step": str(step), "identity": json.dumps(dict(identity), sort_keys=True)}
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
         safe.save(temporary, leaves, metadata)
-    prune(directory, path)
+    prune(directory, step)
     return path
 
 
-def prune(directory: Path, newest: Path) -> None:
-    """Keep `newest` and the one before it. Later files go too: they are what a resume had to fall back from."""
-    files = checkpoints(directory)
+def path_of(directory: Path, step: int) -> Path:
+    """The file of a step's checkpoint."""
+    return directory / f"step_{step:09d}.safetensors"
+
+
+def prune(directory: Path, step: int) -> None:
+    """Keep the checkpoint of `step` and the one before it. Later files go too: a resume had to fall back from them.
+
+    `save` does it, and so does a run that is resumed: the last `save` may have been cut off in between.
+    """
+    files, newest = checkpoints(directory), path_of(directory, step)
+    if newest not in files:  # somebody renamed it
+        return
     keep = files[max(0, files.index(newest) - 1) : files.index(newest) + 1]
     with writing(directory):
         for path in [*files, *directory.glob(".step_*.tmp")]:  # temporary files are what a kill left

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from damorl.errors import UserError
 from damorl.files import writing
 from damorl.record.store import Row
 
@@ -34,9 +36,13 @@ class TensorBoard:
             self.events.flush()
 
     def close(self) -> None:
-        """Flush and close the event file."""
-        with writing(self.directory):
-            self.events.close()
+        """Flush and close the event file. If it cannot be flushed it is closed all the same."""
+        try:
+            with writing(self.directory):
+                self.events.close()
+        finally:
+            with suppress(OSError):
+                self.events._py_recordio_writer.close()  # the library leaves it open if flushing fails
 
 
 def protos() -> Any:
@@ -54,8 +60,15 @@ def open_tensorboard(run_dir: Path, folder: str, purge_step: int | None = None) 
         directory.mkdir(parents=True, exist_ok=True)
         # the time is in the name by the second only: the process number keeps a quick resume from overwriting
         events = EventsWriter(str(directory / "events"), filename_suffix=f".{os.getpid()}.{purge_step or 0}")
-        if purge_step is not None:
-            start = protos().SessionLog(status=protos().SessionLog.START)
-            events.write_event(protos().Event(wall_time=time.time(), step=purge_step, session_log=start))
-        events.flush()
-    return TensorBoard(directory, events)
+    board = TensorBoard(directory, events)
+    try:
+        with writing(directory):
+            if purge_step is not None:
+                start = protos().SessionLog(status=protos().SessionLog.START)
+                events.write_event(protos().Event(wall_time=time.time(), step=purge_step, session_log=start))
+            events.flush()
+    except UserError:
+        with suppress(UserError):
+            board.close()
+        raise
+    return board

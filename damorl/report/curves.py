@@ -70,6 +70,10 @@ PANELS = (
         {"validation/value": "policy", "validation/bound": "its lower bound", "validation/best": "bound to beat"},
     ),
     Panel("KL from the reference (nats)", {"actor/kl": "policy", "trust/kl_target": "target"}, log=True),
+    Panel(
+        "Real return while fine-tuned",
+        {"online/incumbent_return": "policy that acts", "online/offline_return": "offline policy"},
+    ),
     Panel("Cross-entropy of a token", {"model/obs_nll": "states", "model/action_nll": "actions"}, limits=(0, None)),
 )
 

@@ -57,9 +57,10 @@ def telling_keys(runs: Sequence[Run], settings: Sequence[Mapping[str, str]], alg
 
 
 def flat_settings(run: Run) -> dict[str, str]:
-    """What makes a run's method: the algorithm's settings by dotted name, and the budget, as text."""
+    """What makes a run's method: the settings of algorithm and fine-tuning by dotted name, and the budget, as text."""
     loop = {key: run.config["loop"][key] for key in ("total_updates", "refresh_interval") if key in run.config["loop"]}
-    return flatten(run.config["algo_config"]) | flatten(loop)
+    tuned = (run.config.get("finetune") or {}).get("settings", {})
+    return flatten(run.config["algo_config"]) | flatten(loop) | flatten(tuned, "finetune.")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

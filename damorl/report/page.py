@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
-from tqdm import tqdm
 
+from damorl.bars import Bar
 from damorl.errors import UserError
 from damorl.files import atomic_file, writing
 from damorl.record.store import plain
@@ -131,7 +131,7 @@ def method_note(comparison: Comparison) -> str:
 
 def page(comparison: Comparison, bands: Bands, title: str, quiet: bool = True) -> str:
     """The whole page as text."""
-    data_sets = tqdm(comparison.data, desc="figures", unit="data set", disable=quiet)
+    data_sets = Bar(comparison.data, desc="figures", unit="data set", disable=quiet)
     return render(
         "page.html.j2",
         title=title,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from damorl.bars import Bar
 from damorl.errors import UserError
 from damorl.theory import sides
 from damorl.theory.families import FAMILIES, Problem, groups, occupancies, pick
@@ -126,7 +126,7 @@ def check(cases: int = 1200, seed: int = 0, progress: bool = True, study: Study 
     }
     found: dict[tuple[Claim, Generator], list[Trial]] = {}
     total = len(study.generators) * sum(len(batch) for batch in batches.values())
-    with tqdm(total=total, desc="theory", unit="batch", disable=not progress) as bar:
+    with Bar(total=total, desc="theory", unit="batch", disable=not progress) as bar:
         for generator in study.generators:
             for deterministic, batch in batches.items():
                 claims = [c for c in study.claims if generator in c.generators and c.deterministic == deterministic]

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm import tqdm
 
+from damorl.bars import Bar
 from damorl.core.divergence import DIVERGENCES, Divergence
 from damorl.core.nets import apply_mlp, init_mlp
 from damorl.theory.exact_inner import first_q, minimise_inner
@@ -215,5 +215,5 @@ def table(
     cases = [Case(name, kind, *how, sampled) for name in divergences for kind, sampled in kinds for how in hows]
     with jax.enable_x64(True):
         setup = make()
-        for case in tqdm(cases, unit="critic", disable=None):
+        for case in Bar(cases, unit="critic", disable=None):
             yield measure(setup, case)

@@ -16,6 +16,7 @@ from damorl.experiment.config import defaults
 from damorl.parts import sac
 from damorl.parts.critic import q_min
 from damorl.types import Spec, Transition
+from tests.exact import exact_jit
 
 CONFIG = cql.Config(hidden=(16,), batch_size=32, num_repeats=2, critic_lr=3e-3, gamma=0.9)
 PROBLEM = Problem(Spec(1, 1), lambda obs, action, next_obs: obs[:, 0] > jnp.inf)
@@ -33,13 +34,13 @@ def one_sided() -> OfflineData:
 def test_without_weight_it_is_sac_on_the_data_bit_for_bit(one_sided):
     config = replace(CONFIG, conservative_weight=0.0)
     state = cql.init(jax.random.key(0), config, PROBLEM, one_sided)
-    found, _ = jax.jit(lambda s, k: cql.update(config, PROBLEM, s, one_sided, k))(state, jax.random.key(1))
+    found, _ = exact_jit(lambda s, k: cql.update(config, PROBLEM, s, one_sided, k))(state, jax.random.key(1))
 
     def plain(agent, key):
         batch_key, agent_key = jax.random.split(key)
         return sac.update(config, agent, ring.sample_rows(one_sided.rows, batch_key, 32), agent_key)[0]
 
-    expected = jax.jit(plain)(state.agent, jax.random.key(1))
+    expected = exact_jit(plain)(state.agent, jax.random.key(1))
     for one, other in zip(jax.tree.leaves(found.agent), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +42,34 @@ def toy(hopper_toy: Path) -> Dataset:
     return load_dataset(hopper_toy)
 
 
-def run(toy: Dataset, seeds: tuple[int, ...], **changes: Any) -> tuple[Any, Any, Any, int]:
-    """The prepared state, the state after two epochs, the metrics of the second, how often it was compiled."""
+class Ran(NamedTuple):
+    prepared: Any
+    state: Any
+    """After two epochs."""
+    metrics: Any
+    """Of the second."""
+    compiled: int
+    """How often."""
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture(scope="module")
+def run(toy: Dataset) -> Run:
+    """`run(seeds, **changes)`: each is compiled and trained once, for all tests that ask for it."""
+    trained: dict[str, Ran] = {}
+
+    def once(*seeds: int, **changes: Any) -> Ran:
+        name = f"{seeds} {sorted(changes.items())}"
+        if name not in trained:
+            trained[name] = train(toy, seeds, changes)
+        return trained[name]
+
+    return once
+
+
+def train(toy: Dataset, seeds: tuple[int, ...], changes: dict[str, Any]) -> Ran:
     run_loop, settings = defaults("damo", "smoke", "hopper-toy")
     run_loop = dataclasses.replace(run_loop, total_updates=100, refresh_interval=5)
     config = RunConfig("damo", "hopper-toy", None, "smoke", seeds, run_loop, change(settings, SPLIT | changes))
@@ -54,7 +81,7 @@ def run(toy: Dataset, seeds: tuple[int, ...], **changes: Any) -> tuple[Any, Any,
     epoch = loop.make_epoch(config, problem)
     state, _, _ = epoch(prepared, data, keys, 0)
     state, _, metrics = epoch(state, data, keys, 1)
-    return kept, state, metrics, epoch._cache_size()  # type: ignore[attr-defined]
+    return Ran(kept, state, metrics, epoch._cache_size())  # type: ignore[attr-defined]
 
 
 IMAGINED = {"actor_objective": "imagined", "actor_starts": 10, "rollout_noise": False}
@@ -62,10 +89,18 @@ VALIDATED = IMAGINED | {"keep": "validated", "trust": "validated", "validation_s
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"behaviour_alignment": False}, {"actor_objective": "sac"}, IMAGINED, VALIDATED]
+    "changes",
+    [
+        {},
+        {"behaviour_alignment": False},
+        {"actor_objective": "sac"},
+        # VALIDATED has all of it, and test_damo_imagined.py its update alone
+        pytest.param(IMAGINED, marks=pytest.mark.slow),
+        VALIDATED,
+    ],
 )
-def test_it_runs_compiles_once_and_keeps_its_reference(toy: Dataset, changes: dict[str, Any]) -> None:
-    prepared, state, metrics, compiled = run(toy, (0,), **changes)
+def test_it_runs_compiles_once_and_keeps_its_reference(run: Run, changes: dict[str, Any]) -> None:
+    prepared, state, metrics, compiled = run(5, **changes)
     assert compiled == 1
     assert all(np.isfinite(values).all() for values in jax.tree.leaves(metrics))
     assert {"actor/kl", "actor/kl_weight"} <= metrics.keys()
@@ -80,24 +115,23 @@ def test_it_runs_compiles_once_and_keeps_its_reference(toy: Dataset, changes: di
 
 
 @pytest.mark.parametrize("changes", [{}, VALIDATED])
-def test_seeds_together_equal_seeds_alone(toy: Dataset, changes: dict[str, Any]) -> None:
-    _, together, _, _ = run(toy, (3, 5), **changes)
-    _, alone, _, _ = run(toy, (5,), **changes)
+def test_seeds_together_equal_seeds_alone(run: Run, changes: dict[str, Any]) -> None:
+    together, alone = run(3, 5, **changes).state, run(5, **changes).state
     for part in ("actor", "kept", "kl_target"):
         named = checkpoint.named_leaves([getattr(together, part)])
         for name, leaf in checkpoint.named_leaves([getattr(alone, part)]).items():
             np.testing.assert_allclose(named[name][1], leaf[0], rtol=1e-3, atol=1e-4, err_msg=name)
 
 
-def test_a_policy_at_its_reference_pays_nothing_and_its_weight_falls(toy: Dataset) -> None:
-    _, _, metrics, _ = run(toy, (0,), actor_lr=0.0)
+def test_a_policy_at_its_reference_pays_nothing_and_its_weight_falls(run: Run) -> None:
+    metrics = run(5, actor_lr=0.0).metrics
     np.testing.assert_allclose(metrics["actor/kl"], 0.0, atol=1e-5)
     weights = np.asarray(metrics["actor/kl_weight"])[0]
     assert np.all(np.diff(weights) < 0.0)  # the target allows more than that
 
 
-def test_without_a_target_the_weight_stays(toy: Dataset) -> None:
-    _, _, metrics, _ = run(toy, (0,), kl_target=None)
+def test_without_a_target_the_weight_stays(run: Run) -> None:
+    metrics = run(5, kl_target=None).metrics
     np.testing.assert_allclose(metrics["actor/kl_weight"], SPLIT["policy_weight"], rtol=1e-6)
 
 

@@ -17,6 +17,7 @@ from damorl.parts import model_agent, model_data
 from damorl.parts import sac as agents
 from damorl.parts.dynamics import DynamicsConfig
 from damorl.types import Problem, Spec, Transition
+from tests.exact import exact_jit
 
 from .conftest import ACTION_DIM, BATCH, OBS_DIM, assert_bits, linear, moving_elites, sac_settings, sac_state
 
@@ -115,13 +116,13 @@ def test_target_and_floor_by_hand(state, floor, expected):
 
 
 def updated(config: mobile.Config, state: mobile.State, data):
-    return jax.jit(partial(mobile.update, config, PROBLEM))(state, data, KEY)
+    return exact_jit(partial(mobile.update, config, PROBLEM))(state, data, KEY)
 
 
 def test_without_a_coefficient_it_is_sac_with_the_floor_bit_for_bit(state, data):
     config = replace(CONFIG, penalty_coefficient=0.0)
 
-    @jax.jit
+    @exact_jit
     def sac_with_a_floor(state: mobile.State, key: jax.Array) -> agents.SACState:
         batch_key, agent_key, _ = jax.random.split(key, 3)
         batch = model_data.mixed_batch(data.rows, state.buffer, batch_key, config.batch_size, config.real_ratio)
@@ -138,9 +139,9 @@ def test_without_coefficient_and_floor_it_is_sac_bit_for_bit(state, data, proble
     found, _ = updated(replace(CONFIG, penalty_coefficient=0.0, target_floor=False), state, data)
     settings = sac.Config(**sac_settings(real_ratio=0.3), entropy_backup=False)
     plain = model_agent.State(state.agent, state.model, state.buffer)
-    assert_bits(found.agent, jax.jit(partial(sac.ALGORITHM.update, settings, PROBLEM))(plain, data, KEY)[0].agent)
-    refreshed, _ = jax.jit(partial(mobile.ALGORITHM.refresh, CONFIG, problem))(state, data, KEY)
-    expected, _ = jax.jit(partial(sac.ALGORITHM.refresh, settings, problem))(plain, data, KEY)
+    assert_bits(found.agent, exact_jit(partial(sac.ALGORITHM.update, settings, PROBLEM))(plain, data, KEY)[0].agent)
+    refreshed, _ = exact_jit(partial(mobile.ALGORITHM.refresh, CONFIG, problem))(state, data, KEY)
+    expected, _ = exact_jit(partial(sac.ALGORITHM.refresh, settings, problem))(plain, data, KEY)
     assert_bits(refreshed.buffer, expected.buffer)
 
 

@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from damorl.algos import odice
 from damorl.core.nets import NormedMLP
 from damorl.parts.value import init_value, v_min, v_values
+from tests.exact import exact_jit
 
 CONFIG = odice.Config(hidden=(8,), actor_hidden=(8,), batch_size=8, gamma=0.9)
 
@@ -31,7 +32,7 @@ def flat(tree) -> np.ndarray:
     return np.asarray(ravel_pytree(tree)[0], np.float64)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(exact_jit, static_argnums=0)
 def gradients(config, nets, batch):
     """The code under test."""
     return odice.value_gradients(config, nets[0], nets[1], batch)

@@ -18,6 +18,7 @@ from damorl.core.scaler import Standardiser
 from damorl.errors import UserError
 from damorl.parts import classifier, model_agent
 from damorl.types import Transition
+from tests.exact import exact_jit
 
 from .conftest import ACTION_DIM, BATCH, OBS_DIM, assert_bits, rows, sac_settings, sac_state
 
@@ -76,14 +77,14 @@ def test_each_weight_pays_its_own_shift_to_synthetic_rows_only(state, batch, mod
 
 def test_without_weights_it_is_sac_bit_for_bit(state, data, problem):
     config = replace(CONFIG, model_weight=0.0, policy_weight=0.0)
-    found, _ = jax.jit(partial(sambo.update, config, problem))(state, data, KEY)
+    found, _ = exact_jit(partial(sambo.update, config, problem))(state, data, KEY)
     settings = sac.Config(**sac_settings(real_ratio=0.3))
     plain = model_agent.State(state.agent, state.model, state.buffer)
-    assert_bits(found.agent, jax.jit(partial(sac.ALGORITHM.update, settings, problem))(plain, data, KEY)[0].agent)
-    refreshed, _ = jax.jit(partial(sambo.ALGORITHM.refresh, config, problem))(state, data, KEY)
-    expected, _ = jax.jit(partial(sac.ALGORITHM.refresh, settings, problem))(plain, data, KEY)
+    assert_bits(found.agent, exact_jit(partial(sac.ALGORITHM.update, settings, problem))(plain, data, KEY)[0].agent)
+    refreshed, _ = exact_jit(partial(sambo.ALGORITHM.refresh, config, problem))(state, data, KEY)
+    expected, _ = exact_jit(partial(sac.ALGORITHM.refresh, settings, problem))(plain, data, KEY)
     assert_bits(refreshed.buffer, expected.buffer)
-    with_weights, _ = jax.jit(partial(sambo.update, CONFIG, problem))(state, data, KEY)
+    with_weights, _ = exact_jit(partial(sambo.update, CONFIG, problem))(state, data, KEY)
     assert np.any(np.asarray(with_weights.agent.critic.params[0].kernel != found.agent.critic.params[0].kernel))
 
 

@@ -143,6 +143,22 @@ def test_an_interrupted_collection_leaves_nothing(monkeypatch: pytest.MonkeyPatc
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_process_left_is_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("DAMORL_HOME", str(tmp_path))
+    half, other = (tmp_path / "datasets" / f".hopper-random-{n}-seed0.hdf5.77.tmp" for n in (50, 60))
+    half.parent.mkdir()
+    half.touch()
+    other.touch()
+
+    def look(*_: object) -> Rows:
+        assert (half.exists(), other.exists()) == (False, True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipe, "collect", look)
+    with pytest.raises(KeyboardInterrupt):
+        make_dataset("hopper-random", 50, progress=False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

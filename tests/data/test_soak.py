@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from benchmarks import malformed, soak
+from benchmarks.soak import files as soak
+from benchmarks.soak import malformed
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process by /proc")
 

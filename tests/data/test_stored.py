@@ -161,6 +161,19 @@ def test_it_is_converted_once_and_again_when_file_or_columns_change(tmp_path: Pa
     assert len([entry for entry in own_cache.iterdir() if entry.is_dir()]) == 2
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, own_cache: Path) -> None:
+    path = write(tmp_path / "data.hdf5", arrays())
+    place = load_stored(path).columns.folder
+    half, other = own_cache / f".{place.name}.k1ll3d.tmp", own_cache / ".0123456789abcdef.k1ll3d.tmp"
+    for folder in (half / place.name, other):
+        folder.mkdir(parents=True)
+    load_stored(path)
+    assert half.exists()  # nothing is made, so nothing is looked for
+    (place / "rewards").unlink()
+    load_stored(path)
+    assert (half.exists(), other.exists()) == (False, True)
+
+
 def test_columns_that_vanish_during_a_run_are_told(tmp_path: Path) -> None:
     found = load_stored(write(tmp_path / "data.hdf5", arrays()))
     (found.columns.folder / "actions").unlink()

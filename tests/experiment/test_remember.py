@@ -93,6 +93,18 @@ def test_a_damaged_file_is_fitted_again_and_replaced(tmp_path: Path) -> None:
     assert fit.made == 2
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    fit, recall = Fit(), remember("abc", print, tmp_path)
+    recall(KEY, SETTINGS, TEMPLATE, fit)
+    (place,) = tmp_path.glob("[0-9a-f]*")
+    shutil.rmtree(place)
+    (tmp_path / f".{place.name}.k1ll3d.tmp" / place.name).mkdir(parents=True)
+    (tmp_path / ".0123456789abcdef.k1ll3d.tmp").mkdir()  # of another model
+    recall(KEY, SETTINGS, TEMPLATE, fit)
+    assert fit.made == 2
+    assert [path.name for path in tmp_path.glob(".*.tmp")] == [".0123456789abcdef.k1ll3d.tmp"]
+
+
 def test_a_cache_that_cannot_be_written_costs_the_run_nothing(tmp_path: Path) -> None:
     notes: list[str] = []
     (tmp_path / "file").write_text("in the way")
@@ -110,14 +122,13 @@ def test_runs_share_their_model_and_refit_gives_the_same(hopper_toy: Path, tmp_p
     train = lambda algo, out, **more: api.train(
         algo, str(hopper_toy), "smoke", out=tmp_path / out, task="hopper", quiet=True, total_updates=50, **more
     )
-    runs = [train("mopo", "a")]
+    first = train("sac", "a")
     assert len(made) == 1
-    runs.append(train("damo", "a"))  # another algorithm
-    again = train("mopo", "b", penalty_coefficient=1.0)
+    again = train("mopo", "a", penalty_coefficient=1.0)  # another algorithm
     assert len(made) == 1
-    refitted = train("mopo", "c", refit=True, penalty_coefficient=1.0)
+    refitted = train("mopo", "b", refit=True, penalty_coefficient=1.0)
     assert len(made) == 2
-    told = [(run.run_dir / "dynamics.json").read_bytes() for run in [*runs, again, refitted]]
+    told = [(run.run_dir / "dynamics.json").read_bytes() for run in (first, again, refitted)]
     assert set(told) == {told[0]}
     for one, other in zip(load_layers(again.run_dir, 0), load_layers(refitted.run_dir, 0), strict=True):
         for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,13 +27,16 @@ from damorl.record import checkpoint, store
 from tests.interrupting import cut_off_after
 
 
-def smoke(data_path: Path, seeds: tuple[int, ...] = (0,), **changes: Any) -> RunConfig:
-    run_loop, config = defaults("damo", "smoke", str(data_path))
+def smoke(data_path: Path, seeds: tuple[int, ...] = (0,), algo: str = "damo", **changes: Any) -> RunConfig:
+    """A short run; of another `algo` where it need not be DAMO, which takes longest to compile."""
+    run_loop, config = defaults(algo, "smoke", str(data_path))
     run_loop = dataclasses.replace(
         run_loop, total_updates=40, refresh_interval=10, eval_interval=20, checkpoint_interval=10, eval_episodes=1
     )
-    config = replace(config, {"dynamics.max_batches": 4, "dynamics.epoch_batches": 2, "batch_size": 16} | changes)
-    return RunConfig("damo", str(data_path), None, "smoke", seeds, run_loop, config)
+    fit = {"dynamics.max_batches": 4, "dynamics.epoch_batches": 2} if hasattr(config, "dynamics") else {}
+    return RunConfig(
+        algo, str(data_path), None, "smoke", seeds, run_loop, replace(config, fit | {"batch_size": 16} | changes)
+    )
 
 
 def numbers(run_dir: Path) -> list[dict[str, Any]]:
@@ -74,30 +76,33 @@ def test_the_run_directory_holds_everything(finished: Path) -> None:
     assert np.abs(action).max() <= 1.0
 
 
-def test_seeds_together_equal_seeds_alone(data_path: Path, dataset: Dataset) -> None:
-    problem, data = inputs.make_problem(dataset), inputs.to_device(dataset)
+@pytest.fixture(scope="module")
+def epoch_alone(data_path: Path, dataset: Dataset) -> loop.Epoch:
+    """The epoch of one seed, whichever."""
+    return loop.make_epoch(smoke(data_path), inputs.make_problem(dataset))
 
-    def one_epoch(seeds: tuple[int, ...]) -> Any:
-        config = smoke(data_path, seeds)
-        state = loop.init_state(config, problem, data)
-        state = state._replace(model=jax.tree.map(lambda leaf: leaf * 1.0, state.model))
-        return loop.make_epoch(config, problem)(state, data, loop.seed_keys(seeds), jnp.int32(0))[0]
 
-    together = one_epoch((0, 1, 2, 3))
-    for index, seed in enumerate((0, 1, 2, 3)):
-        alone = one_epoch((seed,))
+def test_seeds_together_equal_seeds_alone(data_path: Path, dataset: Dataset, epoch_alone: loop.Epoch) -> None:
+    problem, data, seeds = inputs.make_problem(dataset), inputs.to_device(dataset), (0, 1, 2, 3)
+
+    def after(epoch: loop.Epoch, seeds: tuple[int, ...]) -> Any:
+        state = loop.init_state(smoke(data_path, seeds), problem, data)
+        return epoch(state, data, loop.seed_keys(seeds), 0)[0]
+
+    together = after(loop.make_epoch(smoke(data_path, seeds), problem), seeds)
+    for index, seed in enumerate(seeds):
+        alone = after(epoch_alone, (seed,))
         for name, leaf in checkpoint.named_leaves((alone.actor.params, alone.critic.params)).items():
             both = checkpoint.named_leaves((together.actor.params, together.critic.params))[name]
             np.testing.assert_allclose(both[index], leaf[0], rtol=1e-4, atol=1e-5, err_msg=f"{name}, seed {seed}")
 
 
-def test_the_epoch_compiles_once(data_path: Path, dataset: Dataset) -> None:
-    problem, data = inputs.make_problem(dataset), inputs.to_device(dataset)
-    config = smoke(data_path)
-    epoch, state = loop.make_epoch(config, problem), loop.init_state(config, problem, data)
+def test_the_epoch_compiles_once(data_path: Path, dataset: Dataset, epoch_alone: loop.Epoch) -> None:
+    config, data = smoke(data_path), inputs.to_device(dataset)
+    state = loop.init_state(config, inputs.make_problem(dataset), data)
     for number in range(3):
-        state, _, _ = epoch(state, data, loop.seed_keys(config.seeds), number)
-    assert epoch._cache_size() == 1  # type: ignore[attr-defined]
+        state, _, _ = epoch_alone(state, data, loop.seed_keys(config.seeds), number)
+    assert epoch_alone._cache_size() == 1  # type: ignore[attr-defined]
 
 
 KILLED = """
@@ -136,7 +141,7 @@ def test_kill_and_resume_is_bit_for_bit(data_path: Path, dataset: Dataset, finis
 def test_the_course_of_every_fit_is_told_and_stays_when_a_run_goes_on(
     data_path: Path, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = smoke(data_path, (0, 1), **{"dynamics.early_stop": "k_step"})
+    config = smoke(data_path, (0, 1), "sac", **{"dynamics.early_stop": "k_step"})
     with cut_off_after(10, monkeypatch):
         loop.train(config, dataset, tmp_path, quiet=True)
     told = (tmp_path / "dynamics.json").read_bytes()
@@ -180,7 +185,7 @@ def test_a_foreign_checkpoint_is_refused(data_path: Path, dataset: Dataset, fini
 
 def test_a_loss_that_is_not_finite_stops_the_run(data_path: Path, dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"training stopped: .*/.* of seed 0 was not finite at update \d+"):
-        loop.train(smoke(data_path, critic_lr=1e30), dataset, tmp_path, quiet=True)
+        loop.train(smoke(data_path, algo="td3bc", critic_lr=1e30), dataset, tmp_path, quiet=True)
     assert checkpoint.checkpoints(tmp_path / "checkpoint")
 
 
@@ -197,7 +202,7 @@ def test_data_without_a_simulator_trains_unscored_and_says_so(
     dataset: Dataset, data_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unknown = dataclasses.replace(dataset, task=None, name="mine")
-    result = loop.train(smoke(data_path), unknown, tmp_path, quiet=True)
+    result = loop.train(smoke(data_path, algo="bc"), unknown, tmp_path, quiet=True)
     assert result.summary["per_seed"] == {}
     assert result.summary["eval_share"] is None
     assert list(list_policies(tmp_path)) == [20, 40]  # to choose among without a simulator
@@ -210,7 +215,8 @@ def test_data_without_complete_episodes_train_and_say_what_they_go_without(
     rows = dataset.transitions._replace(terminal=np.zeros_like(dataset.transitions.terminal))
     endless = dataclasses.replace(dataset, transitions=rows, truncated=np.zeros_like(dataset.truncated), name="mine")
     start = {"cloning_updates": 5, "reference_share": 0.5, "critic_start": "returns", "critic_start_updates": 5}
-    config = smoke(data_path, **start, gamma=0.999, keep="validated", validation_starts=2, validation_steps=5)
+    kept = {"keep": "validated", "validation_starts": 2, "validation_steps": 5}
+    config = smoke(data_path, algo="mopo", gamma=0.999, **start, **kept)
     assert loop.train(config, endless, tmp_path, quiet=True).summary["per_seed"]
     said = capsys.readouterr().err
     assert "no episode of mine is complete" in said

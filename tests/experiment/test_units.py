@@ -141,7 +141,10 @@ def test_morel_knows_the_same_pairs(models: Any, kind: morel.Discrepancy) -> Non
     np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("algo", ["bc", "td3bc", "optidice", "algaedice", "cql", "mopo", "combo"])
+@pytest.mark.parametrize(
+    "algo",
+    ["bc", "td3bc", "optidice", "algaedice", "cql", "mopo", pytest.param("combo", marks=pytest.mark.slow)],
+)  # combo's actor is mopo's
 def test_saved_policies_take_raw_observations(algo: str, data_path: Path, dataset: Dataset, tmp_path: Path) -> None:
     config = run_config(algo, data_path, **ON)
     loop.train(config, dataset, tmp_path, quiet=True)

@@ -17,6 +17,7 @@ from damorl.parts.model_data import ModelSettings
 from damorl.parts.sac import SACSettings, SACState
 from damorl.parts.validation import Kept
 from damorl.types import OfflineData, Problem, Spec, Transition
+from tests.exact import exact_jit
 
 KEY = jax.random.key(0)
 PROBLEM = Problem(Spec(3, 2), lambda obs, action, next_obs: next_obs[:, 0] > 2.0)
@@ -62,7 +63,7 @@ def state(data: OfflineData) -> model_agent.State:
     return model_agent.init(KEY, CONFIG, PROBLEM, data, all_members=True)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(exact_jit, static_argnums=0)
 def epoch(config: Config, state: Any, data: OfflineData) -> Any:
     state, _ = model_agent.refresh(config, PROBLEM, state, data, jax.random.key(1))
     return model_agent.update(config, PROBLEM, state, data, jax.random.key(2))[0]

@@ -47,8 +47,8 @@ def test_target_by_hand_with_and_without_entropy(state, batch):
 
 def test_the_actor_is_moved_by_the_critic_that_has_moved(state, batch):
     after, _ = stepped(SETTINGS, state, batch)
-    loss = lambda critic: jax.grad(lambda p: sac.actor_loss(p, critic, jnp.float32(0.5), batch.obs, KEY)[0])
-    new, old = (loss(critic)(state.actor.params) for critic in (after.critic.params, state.critic.params))
+    slope = jax.jit(jax.grad(lambda p, critic: sac.actor_loss(p, critic, jnp.float32(0.5), batch.obs, KEY)[0]))
+    new, old = (slope(state.actor.params, critic) for critic in (after.critic.params, state.critic.params))
     momentum = after.actor.opt_state[0].mu  # a tenth of the first gradient
     for found, expected, wrong in zip(*map(jax.tree.leaves, (momentum, new, old)), strict=True):
         np.testing.assert_allclose(10.0 * found, expected, rtol=1e-3, atol=1e-6)

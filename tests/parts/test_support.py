@@ -1,4 +1,4 @@
-"""What is known near the data: distances against a slow reference, the radius, and rewards up to the first unknown pair."""
+"""What is known near the data: distances against a slow loop, the radius, rewards up to the first unknown pair."""
 
 from __future__ import annotations
 
@@ -64,3 +64,16 @@ def test_rewards_count_up_to_the_first_unknown_pair(worst: float, rest: float) -
     found = known_reward(find_support(rows), obs, jnp.zeros_like(obs), alive, reward, jnp.array(worst))
     np.testing.assert_allclose(found[:, 0], [3.0, 3.0, rest, rest, rest])
     np.testing.assert_allclose(found[:, 1], [3.0, 3.0, 0.0, 0.0, 0.0])
+
+
+def test_runs_together_equal_runs_alone(recorded: Transition) -> None:
+    """Over a leading axis of episodes, as a run of several seeds asks."""
+    found, rng = find_support(recorded), np.random.default_rng(3)
+    obs = jnp.asarray(rng.normal(size=(2, 4, 3, 3)) * np.array([1.0, 100.0, 1e-3]), jnp.float32)
+    action = jnp.asarray(rng.normal(size=(2, 4, 3, 2)) * 3.0, jnp.float32)
+    alive, reward = jnp.ones((2, 4, 3), bool), jnp.asarray(rng.normal(size=(2, 4, 3)), jnp.float32)
+    known = lambda o, a, e, r: known_reward(found, o, a, e, r, jnp.array(-1.0))
+    together = jax.vmap(known)(obs, action, alive, reward)
+    alone = [known(*one) for one in zip(obs, action, alive, reward, strict=True)]
+    np.testing.assert_allclose(together, np.stack(alone))
+    assert 0.0 < float(jnp.mean(together == -1.0)) < 1.0

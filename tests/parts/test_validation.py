@@ -206,6 +206,25 @@ def test_supported_is_the_return_among_known_pairs() -> None:
     assert action_of(unknown) == pytest.approx(0.1, rel=1e-5)
 
 
+def test_a_policy_that_is_judged_again_is_the_one_to_beat_even_if_it_is_worse():
+    start = after(begun(-0.5)._replace(error=jnp.float32(0.25)), 0.3)
+    world = drifting_model(), falls, constant_actor(-0.2)
+    found = validation.judge_again(SETTINGS, start, *world, dataset(), SETTINGS.gamma)
+    assert action_of(found) == pytest.approx(-0.2)
+    expected = slow_value(-0.2) - SETTINGS.validation_margin * 0.25 * distance(-0.2, -0.5)
+    assert float(found.best) == pytest.approx(expected, rel=1e-5)
+    assert float(found.best) < float(start.best)
+    assert (found.reference, found.error) == (start.reference, start.error)
+
+
+def test_a_new_reference_tells_the_model_s_error_by_what_it_really_earned():
+    found = validation.refer_to(SETTINGS, drifting_model(), falls, constant_actor(0.3), jnp.float32(2.5), dataset())
+    each = np.asarray(validation.values(played(0.3)))
+    assert float(found.error) == pytest.approx(np.mean(np.abs(each - 2.5)), rel=1e-5)
+    assert float(found.best) == pytest.approx(slow_value(0.3), rel=1e-5)
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool(jnp.all(a == b)), found.reference, found.policy))
+
+
 def test_the_last_policy_needs_no_validation():
     last = replace(SETTINGS, keep="last")
     assert validation.begin_kept(last, 0.5, drifting_model(), falls, constant_actor(0.3), dataset()) is None

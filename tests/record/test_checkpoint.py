@@ -251,6 +251,16 @@ def test_what_a_kill_left_is_never_read_and_soon_removed(two):
     assert not left.exists()
 
 
+def test_a_save_that_was_cut_off_before_it_removed_the_oldest_is_made_good(two, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "prune", lambda *_: None)
+        checkpoint.save(two.parent, make_state(3.0), 30, IDENTITY)
+    checkpoint.prune(two.parent, 25)  # there is none
+    assert len(os.listdir(two.parent)) == 3
+    checkpoint.prune(two.parent, 30)
+    assert sorted(os.listdir(two.parent)) == ["step_000000020.safetensors", "step_000000030.safetensors"]
+
+
 def test_kill_9_while_saving_always_leaves_a_sound_checkpoint(tmp_path):
     script = f"""
 import itertools

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -249,6 +250,22 @@ def test_tensorboard_holds_every_number_at_its_step_at_once(tmp_path):
     board.close()
     assert sorted(point[:2] for point in points) == [(500, "critic/loss"), (500, "eval/score")]
     assert 0.25 in [value for _, _, value in points]
+
+
+@pytest.mark.parametrize("opening", [True, False])
+def test_an_event_file_that_cannot_be_flushed_is_closed(tmp_path, monkeypatch, opening):
+    board = None if opening else tensorboard.open_tensorboard(tmp_path, "seed_0")
+    files = []
+
+    def full(handle):
+        files.append(handle)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left"):
+        tensorboard.open_tensorboard(tmp_path, "seed_0") if board is None else board.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(files[0])
 
 
 def test_a_resumed_tensorboard_purges_what_follows_the_checkpoint_and_keeps_the_old_file(tmp_path):

@@ -1,22 +1,16 @@
-"""Load thousands of malformed data files, each in a child process under limits, and say what became of them.
-
-    python benchmarks/soak.py --files 3000 --seed 0 --out soak.json
+"""Malformed data files by the thousand, each loaded in a child process under limits, and what became of them.
 
 A file is `loaded` (and a reader of its own, `plain_reader`, finds the same rows), `refused` (one UserError of one
 sentence), or one of the faults: `crash` (any other exception, or the process died), `hang` (no answer in time) and
-`misread` (other rows than the reader finds). The exit code is 1 if there is any fault.
+`misread` (other rows than the reader finds).
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
 import shutil
-import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,8 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks import malformed, plain_reader
+from benchmarks.soak import malformed, plain_reader
 
 OUTCOMES = ("loaded", "refused", "crash", "hang", "misread")
 FAULTS = OUTCOMES[2:]
@@ -170,23 +163,3 @@ def report(outcomes: list[Outcome], seed: int, seconds: float) -> dict[str, Any]
         "done_to_them": dict(ways.most_common()),
         "faults": [row._asdict() for row in outcomes if row.outcome in FAULTS],
     }
-
-
-def main() -> int:
-    """Run it from the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--files", type=int, default=3000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, help="number of the first file")
-    parser.add_argument("--out", type=Path, default=Path("soak.json"))
-    parser.add_argument("--keep", type=Path, help="copy files at fault there")
-    args = parser.parse_args()
-    began = time.monotonic()
-    found = report(soak(args.files, args.seed, args.keep, args.first), args.seed, time.monotonic() - began)
-    args.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps({key: value for key, value in found.items() if key != "done_to_them"}, indent=2))
-    return 1 if found["faults"] else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
