@@ -94,7 +94,7 @@ class Config(MaximinSettings, TrustSettings, ModelSettings):
         self.check_trust()
         if self.actor_objective == "imagined":
             self.dynamics.check_dealt("actor_starts", self.actor_starts)
-        if self.trust == "validated" and self.log_ratio == "joint":
+        if self.trust != "fixed" and self.log_ratio == "joint":
             raise UserError("trust 'validated' holds the policy near the cloned reference: set log_ratio to split")
         if self.log_ratio == "split" and self.cloning_updates is None:
             raise UserError(

@@ -59,8 +59,8 @@ class ModelSettings(StartSettings, ValidationSettings):
             )
         if self.rollout_occupancy > 0.0 and self.keep == "last":
             raise UserError("rollout_occupancy takes states of the episodes that validate: set keep to validated")
-        if self.keep == "validated" and self.cloning_updates is None:
-            raise UserError("keep 'validated' falls back on a clone of the data: give cloning_updates (5000, say)")
+        if self.keep != "last" and self.cloning_updates is None:
+            raise UserError(f"keep '{self.keep}' falls back on a clone of the data: give cloning_updates (5000, say)")
 
 
 def init_buffer(settings: ModelSettings, obs_dim: int, action_dim: int) -> ring.RingBuffer:

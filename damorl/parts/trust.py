@@ -24,8 +24,9 @@ class TrustSettings(ValidationSettings):
     kl_target: float | None = None
     """Mean divergence from the reference, in nats per step, that the weight of the policy's part is learned for: a
     trust region that does not depend on the scale of rewards. None: that weight stays as it is."""
-    trust: Literal["fixed", "validated"] = "fixed"
-    """`fixed`: `kl_target` stays. `validated`: it begins there and moves with the policy's lower bound."""
+    trust: Literal["fixed", "validated", "growing"] = "fixed"
+    """`fixed`: `kl_target` stays. `validated`: it begins there and moves with the policy's lower bound. `growing`: it
+    begins there and grows before every block, whatever the bound is; what is kept decides."""
     kl_growth: float = 1.15
     """Factor of the target after a block of updates that did well."""
     kl_shrinkage: float = 0.8
@@ -37,9 +38,9 @@ class TrustSettings(ValidationSettings):
 
     def check_trust(self) -> None:
         """Refuse a trust region without a target, and one that cannot move."""
-        if self.trust == "validated" and self.kl_target is None:
+        if self.trust != "fixed" and self.kl_target is None:
             raise UserError("trust 'validated' moves kl_target, found none: give a value to begin with (0.3, say)")
-        if self.trust == "validated" and self.keep == "last":
+        if self.trust != "fixed" and self.keep == "last":
             raise UserError("trust 'validated' asks for the policy's return in the model: set keep to validated")
         if not (self.kl_growth >= 1.0 >= self.kl_shrinkage > 0.0 and 0.0 < self.kl_bounds[0] <= self.kl_bounds[1]):
             raise UserError(
@@ -56,5 +57,6 @@ def init_target(settings: TrustSettings) -> Array | None:
 def move_target(settings: TrustSettings, kl_target: Array, kept: Kept, bound: Array) -> Array:
     """The target after a block of updates that led to a policy with this bound; `kept` is from before it was judged."""
     well = bound >= kept.best - settings.kl_tolerance * jnp.abs(kept.best)
+    well |= settings.trust == "growing"
     moved = kl_target * jnp.where(well, settings.kl_growth, settings.kl_shrinkage)
     return jnp.clip(moved, *settings.kl_bounds)

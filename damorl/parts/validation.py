@@ -12,6 +12,8 @@ A policy near the reference shares the model's error there, and the comparison o
 away does not. In between, the difference of two policies' returns in one world grows with the total variation between
 them, which is at most sqrt(D / 2) (Pinsker). d_M^pi is the discounted occupancy in the model, as in the paper, so the
 first steps of an episode count for more. Where no episode is complete, a tenth of V(pi_ref) is assumed for err.
+
+With `keep` supported the bound is another one: the return among the pairs that the data know (`parts/support.py`).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from damorl.parts.data_range import find_range
 from damorl.parts.dynamics import Dynamics, predict
 from damorl.parts.reference import kl
 from damorl.parts.start import count_reference
+from damorl.parts.support import find_support, known_reward
 from damorl.types import Array, Key, Metrics, OfflineData, Params, Ranking, TerminationFn
 
 ASSUMED_ERROR = 0.1
@@ -37,9 +40,10 @@ ASSUMED_ERROR = 0.1
 class ValidationSettings:
     """Settings of what is kept; a Config inherits them."""
 
-    keep: Literal["last", "validated"] = "last"
+    keep: Literal["last", "validated", "supported"] = "last"
     """The policy that is evaluated and saved: the last one, as in published methods; or the one with the highest lower
-    bound so far, and the cloned reference while none is better."""
+    bound so far, and the cloned reference while none is better. `supported`: the bound is its return where the data
+    know the model (`parts/support.py`)."""
     validation_starts: int = 40
     """Episodes in each elite, from as many of the data's initial states."""
     validation_steps: int = 1000
@@ -90,12 +94,13 @@ def begin_kept(
     """The reference `actor`, cloned from the best `share` of the data, its value and the model's error there."""
     if (kept := init_kept(settings, actor)) is None:
         return None
-    each = values(play(settings, model, termination, actor, data))
+    episodes = play(settings, model, termination, actor, data)
+    each = values(episodes)
     if data.ranking is None:
         error = ASSUMED_ERROR * jnp.abs(jnp.mean(each))
     else:
         error = jnp.mean(jnp.abs(each - reference_return(data.rows.reward, data.ranking, share)))
-    return kept._replace(best=jnp.mean(each), error=error)
+    return kept._replace(best=bound_of_reference(settings, actor, data, episodes), error=error)
 
 
 def validate(
@@ -110,7 +115,7 @@ def validate(
     """What is kept after a block of updates that led to `actor`, the lower bound of its return (scalar), and its
     episodes."""
     episodes = play(settings, model, termination, actor, data)
-    value, divergence, bound = lower_bound(settings, kept, actor, episodes, gamma)
+    value, divergence, bound = lower_bound(settings, kept, actor, data, episodes, gamma)
     better = bound > kept.best
     found = kept._replace(
         policy=jax.tree.map(lambda new, old: jnp.where(better, new, old), actor, kept.policy),
@@ -121,14 +126,23 @@ def validate(
 
 
 def lower_bound(
-    settings: ValidationSettings, kept: Kept, actor: Params, episodes: Episodes, gamma: float
+    settings: ValidationSettings, kept: Kept, actor: Params, data: OfflineData, episodes: Episodes, gamma: float
 ) -> tuple[Array, Array, Array]:
     """V(pi), D and L(pi) of the module's first lines, scalars, from the `episodes` that `actor` played."""
     value = jnp.mean(values(episodes))
     distance = kl(policy(actor, episodes.obs), policy(kept.reference, episodes.obs))
     weight = occupancy(episodes, gamma)
     divergence = jnp.sum(weight * distance) / jnp.sum(weight)
+    if settings.keep == "supported":
+        return value, divergence, known_value(settings, episodes, actor, data)
     return value, divergence, value - settings.validation_margin * kept.error * jnp.sqrt(divergence)
+
+
+def bound_of_reference(settings: ValidationSettings, actor: Params, data: OfflineData, episodes: Episodes) -> Array:
+    """L of the reference, which is at no distance from itself (scalar)."""
+    if settings.keep == "supported":
+        return known_value(settings, episodes, actor, data)
+    return jnp.mean(values(episodes))
 
 
 def judge_again(
@@ -142,7 +156,7 @@ def judge_again(
 ) -> Kept:
     """`kept` with `actor` as the policy to beat, by its bound in a `model` that may have changed."""
     episodes = play(settings, model, termination, actor, data)
-    return kept._replace(policy=actor, best=lower_bound(settings, kept, actor, episodes, gamma)[2])
+    return kept._replace(policy=actor, best=lower_bound(settings, kept, actor, data, episodes, gamma)[2])
 
 
 def refer_to(
@@ -155,8 +169,9 @@ def refer_to(
 ) -> Kept:
     """`actor` as the reference and the policy to beat. It `earned` so much on average in the real environment (scalar,
     undiscounted): that tells the model's error there."""
-    each = values(play(settings, model, termination, actor, data))
-    return Kept(actor, jnp.mean(each), jax.tree.map(jnp.copy, actor), jnp.mean(jnp.abs(each - earned)))
+    episodes = play(settings, model, termination, actor, data)
+    best, error = bound_of_reference(settings, actor, data, episodes), jnp.mean(jnp.abs(values(episodes) - earned))
+    return Kept(actor, best, jax.tree.map(jnp.copy, actor), error)
 
 
 def play(
@@ -187,6 +202,15 @@ def play(
 def values(episodes: Episodes) -> Array:
     """Mean undiscounted return in each elite, `[elite]`."""
     return jnp.mean(jnp.sum(episodes.reward, axis=0), axis=1)
+
+
+def known_value(settings: ValidationSettings, episodes: Episodes, actor: Params, data: OfflineData) -> Array:
+    """Mean undiscounted return where the data know the model (scalar)."""
+    action = policy(actor, episodes.obs).mode()
+    worst = jnp.min(data.rows.reward)
+    reward = known_reward(find_support(data.rows), episodes.obs, action, episodes.alive, episodes.reward, worst)
+    counted = jnp.arange(settings.validation_steps) < longest_episode(data)
+    return jnp.mean(jnp.sum(reward * counted[:, None, None], axis=0))
 
 
 def occupancy(episodes: Episodes, gamma: float) -> Array:

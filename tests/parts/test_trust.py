@@ -38,6 +38,11 @@ def test_below_zero_the_tolerance_is_still_a_step_down():
     assert float(move_target(SETTINGS, jnp.float32(0.5), below, jnp.float32(-106.0))) < 0.5
 
 
+def test_a_growing_region_grows_whatever_the_bound_is():
+    growing = replace(SETTINGS, trust="growing")
+    assert float(move_target(growing, jnp.float32(0.5), KEPT, jnp.float32(-1e6))) == pytest.approx(0.5 * 1.15)
+
+
 def test_a_fixed_region_has_no_target_of_its_own():
     found = init_target(SETTINGS)
     assert found is not None

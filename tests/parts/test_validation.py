@@ -176,6 +176,36 @@ def test_what_is_told_of_a_policy():
     assert float(jnp.mean(validation.values(episodes))) == pytest.approx(slow_value(0.3), rel=1e-5)
 
 
+def wide_dataset() -> OfflineData:
+    """A hundred episodes of 4 steps; states from -3 to 3 with actions from -0.5 to 0.5; the lowest reward is -1."""
+    rng, episode = np.random.default_rng(0), np.repeat(np.arange(100), 4)
+    obs = rng.uniform(-3.0, 3.0, (400, 1)).astype(np.float32)
+    action, reward = rng.uniform(-0.5, 0.5, (400, 1)).astype(np.float32), np.linspace(-1.0, 3.0, 400, dtype=np.float32)
+    rows = Transition(*map(jnp.asarray, (obs, action, reward, obs, np.zeros(400, np.float32))))
+    return OfflineData(rows, jnp.array([[0.0], [1.0]]), jnp.asarray(episode, jnp.int32), None, None)
+
+
+def test_supported_is_the_return_among_known_pairs() -> None:
+    """Where all is known, the whole return; where nothing is, the data's lowest reward in all four steps, and the
+    policy is not kept however much the model promises."""
+    settings, data = replace(SETTINGS, keep="supported"), wide_dataset()
+    world = settings, drifting_model(), falls
+    begun = lambda action: validation.begin_kept(settings, 0.5, *world[1:], constant_actor(action), data)
+    first = begun(0.1)
+    assert first is not None
+    assert float(first.best) == pytest.approx(slow_value(0.1), rel=1e-4)
+    better, bound, _, _ = validation.validate(settings, first, *world[1:], constant_actor(0.3), data, settings.gamma)
+    assert float(bound) == pytest.approx(slow_value(0.3), rel=1e-4)
+    assert slow_value(0.3) > slow_value(0.1)
+    assert action_of(better) == pytest.approx(0.3, rel=1e-5)
+    unknown, bound, _, told = validation.validate(
+        settings, first, *world[1:], constant_actor(0.95), data, settings.gamma
+    )
+    assert float(bound) == pytest.approx(-4.0)
+    assert float(told["validation/value"]) > float(bound)
+    assert action_of(unknown) == pytest.approx(0.1, rel=1e-5)
+
+
 def test_a_policy_that_is_judged_again_is_the_one_to_beat_even_if_it_is_worse():
     start = after(begun(-0.5)._replace(error=jnp.float32(0.25)), 0.3)
     world = drifting_model(), falls, constant_actor(-0.2)
