@@ -140,8 +140,9 @@ def cpu_model() -> str | None:
 
 
 def without_out(words: Sequence[str]) -> list[str]:
-    """The words less `--out FILE`, which says nothing to others."""
-    return [word for word, before in zip(words, ["", *words], strict=False) if "--out" not in (word, before)]
+    """The words less `--out FILE`, and files without their folders: these say nothing to others."""
+    kept = [word for word, before in zip(words, ["", *words], strict=False) if "--out" not in (word, before)]
+    return [Path(word).name for word in kept]
 
 
 def note(told: str) -> None:
