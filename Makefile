@@ -13,7 +13,7 @@ export UV_SYSTEM_CERTS ?= 1
 export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint types format lock bench soak gpu clean
+.PHONY: help setup demo test test-slow check lint types format lock docs bench soak gpu clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,10 @@ format: setup  ## rewrite the sources in the one format
 lock: setup  ## bring uv.lock up to date after a change of dependencies
 	@$(VENV)/bin/uv lock --no-config
 
+docs: setup  ## build the documentation into build/site; warnings and links that lead nowhere are errors
+	@$(VENV)/bin/python -m sphinx -W --keep-going --quiet -c docs/site docs build/site
+	@$(VENV)/bin/python docs/site/check_links.py build/site
+
 bench: setup  ## measure training speed on this machine (ARGS=--json for programs)
 	@$(VENV)/bin/damorl bench $(ARGS)
 
@@ -57,7 +61,7 @@ gpu:  ## the GPU kit: needs no .venv, only a Python with jax (ARGS='--minutes 20
 	@$(or $(PYTHON),python3) benchmarks/gpu.py $(ARGS)
 
 clean:  ## delete .venv and every cache; runs and data stay
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis MUJOCO_LOG.TXT
+	rm -rf $(VENV) build dist docs/generated .pytest_cache .ruff_cache .hypothesis MUJOCO_LOG.TXT
 	find damorl tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The newest Python that is new enough and can make a virtual environment.
