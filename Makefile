@@ -30,7 +30,7 @@ test: setup  ## set up and run the fast tests
 test-slow: setup  ## run the slow tests (learning curves, full sizes)
 	@$(PYTEST) -m slow $(ARGS)
 
-check: lint types test  ## everything CI runs: lint, formatting, types, tests
+check: lint types test  ## what CI runs after `make docs`: lint, formatting, types, tests
 
 lint: setup
 	@$(VENV)/bin/ruff check .

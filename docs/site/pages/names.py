@@ -21,7 +21,7 @@ class OwnNames(SphinxTransform):
         for node in self.document.findall(addnodes.pending_xref):
             if node.get("refdomain") != "py":
                 continue
-            node["refspecific"] = False  # or else it would be looked for in every module
+            node.attributes.pop("refspecific", None)  # with it the name would be looked for in every module
             module = sys.modules.get(node.get("py:module") or "")
             found = getattr(module, node["reftarget"], None)  # a name with dots is complete
             if isinstance(found, type):
