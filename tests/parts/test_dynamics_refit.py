@@ -14,8 +14,8 @@ from damorl.parts.dynamics_refit import RefitSettings, draw_index, refit
 from damorl.parts.model_units import to_units
 from damorl.types import Metrics, Transition, Units
 
-CONFIG = DynamicsConfig(num_members=3, num_elites=2, hidden=(16,), batch_size=64)
-HOW = RefitSettings(batches=400, learning_rate=1e-2, share=0.5)
+CONFIG = DynamicsConfig(num_members=3, num_elites=2, hidden=(32,), batch_size=64, nll_beta=0.5)
+HOW = RefitSettings(batches=800, learning_rate=1e-2, share=0.5)
 REFIT = jax.jit(refit, static_argnums=(1, 2))
 ROWS = 400
 

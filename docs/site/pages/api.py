@@ -9,7 +9,7 @@ import damorl
 
 PACKAGE = Path(damorl.__path__[0])
 GROUPS = {
-    "Train and score": ("train", "Result", "evaluate", "select", "list_policies", "compare", "sweep"),
+    "Train and score": ("train", "finetune", "Result", "evaluate", "select", "list_policies", "compare", "sweep"),
     "Data and tasks": (
         "load_dataset",
         "Dataset",
