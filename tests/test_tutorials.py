@@ -98,6 +98,7 @@ def test_the_new_algorithm_keeps_the_contract() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # Ray starts its server from this process
 @pytest.mark.parametrize("page", ["first-run", "own-log", "compare", "choose-policy", "sweep-on-ray"])
 def test_the_commands_run(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
