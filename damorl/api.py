@@ -91,12 +91,8 @@ def finetune(
     resume, quiet = settings.pop("resume", False), settings.pop("quiet", False)
     data = Sources(dataset, settings.pop("data", None), settings.pop("make", True))
     plan = make_plan(Path(run_dir), env, data, settings, quiet)
-    with held(Path(out) / plan.name()):
-        own_dir = store.create_run_dir(Path(out), plan.name(), resume)
-        if finished(own_dir):
-            return summarise(own_dir)
-        clear_leftovers(own_dir)
-        return run_finetuning(plan, own_dir, quiet, callbacks)
+    make = lambda own_dir: run_finetuning(plan, own_dir, quiet, callbacks)
+    return once(Path(out), plan.name(), resume, plan.dataset, make)
 
 
 def select(
@@ -189,20 +185,27 @@ def run_on(
             f"resident_rows: expected the path of an HDF5 file, found {dataset.name} in memory: leave it out"
         )
     config = with_full_task(config)
-    with held(out / config.name()):
-        run_dir = store.create_run_dir(out, config.name(), resume)
+    without = ("cache",) if refit else ()
+    make = lambda run_dir: run_training(config, dataset, run_dir, quiet, without=without, callbacks=callbacks)
+    return once(out, config.name(), resume, dataset, make)
+
+
+def once(
+    out: Path, name: str, resume: bool, dataset: Dataset | StoredDataset, make: Callable[[Path], Result]
+) -> Result:
+    """What `make` makes of the run directory `name` in `out`, or what is there if that is finished.
+
+    BusyError if another process is making it, UserError if it was begun with other data.
+    """
+    with held(out / name):
+        run_dir = store.create_run_dir(out, name, resume)
         if (run_dir / store.CONFIG).exists():
             check_same_data(run_dir, dataset)
         if finished(run_dir):
             return summarise(run_dir)
-        clear_leftovers(run_dir)
-        return run_training(config, dataset, run_dir, quiet, without=("cache",) if refit else (), callbacks=callbacks)
-
-
-def clear_leftovers(run_dir: Path) -> None:
-    """Remove what killed processes left half-written in a run directory that this process holds."""
-    for folder in (run_dir, run_dir / KEPT):
-        remove_leftovers(folder)
+        for folder in (run_dir, run_dir / KEPT):  # what killed processes left half-written
+            remove_leftovers(folder)
+        return make(run_dir)
 
 
 def check_same_data(run_dir: Path, dataset: Dataset | StoredDataset) -> None:

@@ -6,21 +6,19 @@ and README.md. With --check it writes nothing and exits with 1 where one of them
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 
 matplotlib.use("Agg")
 import numpy as np
+from marks import between, is_drawn_from, source
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from PIL import Image
 
 from damorl.experiment.summary import summary, variant_of
 from damorl.files import atomic_file
@@ -95,6 +93,27 @@ def cell(scores: list[float] | None, best: float | None) -> str:
     return f"{f'**{value}**' if np.mean(scores) == best else value} ({', '.join(f'{s:.0f}' for s in scores)})"
 
 
+class Standing(NamedTuple):
+    """A row that has all of some sets."""
+
+    row: Row
+    mean: Estimate
+    iqm: Estimate
+    held_out: float | None
+    """Its mean over those sets that no setting was looked for on."""
+
+
+def standings(rows: Rows, names: list[str]) -> list[Standing]:
+    """The rows that have all sets in `names`, the best mean first, with bootstrap intervals."""
+    held_out = [names.index(name) for name in names if name in HELD_OUT]
+    found = {row: matrix([own[name] for name in names]) for row, own in rows.items() if set(names) <= set(own)}
+    standing = []
+    for row in sorted(found, key=lambda row: -float(mean(found[row]))):
+        numbers, rest = aggregates(found[row], seed=0), np.mean(task_means(found[row])[held_out]) if held_out else None
+        standing.append(Standing(row, numbers["mean"], numbers["iqm"], None if rest is None else float(rest)))
+    return standing
+
+
 def overall(rows: Rows) -> Iterator[str]:
     """Mean and interquartile mean with 95 % intervals over the sets that DAMO has; rows that lack one say so."""
     names = [name for name in SETS if name in rows.get(("damo", ""), {})]
@@ -102,14 +121,12 @@ def overall(rows: Rows) -> Iterator[str]:
         return
     yield f"| over {len(names)} sets | mean | 95 % | IQM | 95 % | over those that no setting was looked for on |"
     yield "|---" * 6 + "|"
-    held_out = [names.index(name) for name in names if name in HELD_OUT]
-    found = {row: matrix([own[name] for name in names]) for row, own in rows.items() if set(names) <= set(own)}
-    for row in sorted(found, key=lambda row: -float(mean(found[row]))):
-        numbers = aggregates(found[row], seed=0)
-        rest = f"{np.mean(task_means(found[row])[held_out]):.1f}" if held_out else ""
-        yield f"| {label(row)} | {interval(numbers['mean'])} | {interval(numbers['iqm'])} | {rest} |"
+    standing = standings(rows, names)
+    for own in standing:
+        rest = "" if own.held_out is None else f"{own.held_out:.1f}"
+        yield f"| {label(own.row)} | {interval(own.mean)} | {interval(own.iqm)} | {rest} |"
     for row in rows:
-        if row not in found:
+        if row not in [own.row for own in standing]:
             yield f"| {label(row)} | missing |  |  |  |  |"
     yield ""
 
@@ -168,21 +185,11 @@ def readme(entries: list[dict[str, Any]], text: str) -> str:
     told = [f"{own['last_10_mean']:.1f} +- {own['last_10_std']:.1f}" for own in (demo, clone)]
     shown = [f"| {demo['dataset']}, {demo['num_seeds']} seeds | DAMO | cloning |", "|---|---|---|",
              f"| score (100: upright to the end) | **{told[0]}** | {told[1]} |"]  # fmt: skip
-    rows = {row: own for row, own in scores_of(entries, "quick").items() if set(own) == set(SETS)}
     lines = ["| `quick`, 3 seeds | 12 sets, mean | 95 % | the 6 shaded sets |", "|---|---|---|---|"]
-    for row in sorted(rows, key=lambda row: -float(mean(matrix([rows[row][name] for name in SETS])))):
-        found = matrix([rows[row][name] for name in SETS])
-        shaded = np.mean(task_means(found)[[SETS.index(name) for name in HELD_OUT]])
-        name = label(row).replace("(algorithms/", "(docs/algorithms/")
-        lines.append(f"| {name} | {interval(aggregates(found, seed=0)['mean'])} | {shaded:.1f} |")
+    for own in standings(scores_of(entries, "quick"), SETS):
+        name = label(own.row).replace("(algorithms/", "(docs/algorithms/")
+        lines.append(f"| {name} | {interval(own.mean)} | {own.held_out:.1f} |")
     return between(between(text, "leaderboard", lines), "demo", shown)
-
-
-def between(text: str, name: str, lines: list[str]) -> str:
-    """`text` with other lines between the two markers of that name."""
-    body = "\n".join(lines).strip()
-    pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
-    return re.sub(pattern, lambda m: f"{m[1]}{body}\n{m[2]}", text, flags=re.DOTALL)
 
 
 def draw(entries: list[dict[str, Any]], path: Path) -> None:
@@ -194,7 +201,7 @@ def draw(entries: list[dict[str, Any]], path: Path) -> None:
             axes.set(title=f"{preset} (shaded: sets that no setting was looked for on)", ylabel="normalised score")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(DRAWN))
         panels[1].set_xticks(range(len(SETS)), [name.replace("-", "\n") for name in SETS])
-        figure.savefig(path, format="png", dpi=130, metadata={"Source": digest(entries)})
+        figure.savefig(path, format="png", dpi=130, metadata=source(entries))
         plt.close(figure)
 
 
@@ -216,11 +223,6 @@ def draw_preset(axes: Axes, rows: Rows) -> None:
             axes.annotate("missing", (number, 50), ha="center", va="center", color=GREY)
     axes.grid(visible=False, axis="x")
     axes.set(ylim=(0, 105), xlim=(-0.5, len(SETS) - 0.5))
-
-
-def digest(entries: list[dict[str, Any]]) -> str:
-    """Of what is drawn; the picture carries it."""
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def all_entries() -> list[dict[str, Any]]:
@@ -246,7 +248,7 @@ def main() -> int:
     }
     if "--check" in sys.argv:
         stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-        if not PICTURE.exists() or Image.open(PICTURE).info.get("Source") != digest(entries):
+        if not is_drawn_from(PICTURE, entries):
             stale.append(PICTURE)
         print("\n".join(f"{path.relative_to(DOCS.parent)}: not what docs/leaderboard/runs says" for path in stale))
         return 1 if stale else 0

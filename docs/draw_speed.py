@@ -8,7 +8,6 @@ with 1 where file, page or picture is not what the records say.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import subprocess
@@ -20,10 +19,10 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
+from marks import between, is_drawn_from, source
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
-from PIL import Image
 
 from damorl.files import atomic_file
 from damorl.report.curves import BLUE, GREY, INK, RED, STYLE
@@ -140,14 +139,7 @@ def cell(own: dict[str, Any] | None) -> str:
 
 def page(history: list[Record], text: str) -> str:
     """The page with what stands between its markers made anew."""
-    body = "\n".join(tables(history)).strip()
-    pattern = r"(<!-- begin tables -->\n).*?(<!-- end tables -->)"
-    return re.sub(pattern, lambda m: f"{m[1]}{body}\n{m[2]}", text, flags=re.DOTALL)
-
-
-def digest(history: list[Record]) -> str:
-    """Of what is drawn; the picture carries it."""
-    return hashlib.sha256(json.dumps(history, sort_keys=True).encode()).hexdigest()
+    return between(text, "tables", [*tables(history)])
 
 
 def draw(history: list[Record], path: Path) -> None:
@@ -157,7 +149,7 @@ def draw(history: list[Record], path: Path) -> None:
         draw_shares(full, rows_of(history, "bench.json"), "DAMO at the paper's size", ())
         draw_shares(quick, rows_of(history, "bench_algorithms.json"), "All algorithms at quick size", SHOWN)
         draw_turns(turns, rows_of(history, "compare_*"))
-        figure.savefig(path, format="png", dpi=130, metadata={"Source": digest(history)})
+        figure.savefig(path, format="png", dpi=130, metadata=source(history))
         plt.close(figure)
 
 
@@ -219,7 +211,7 @@ def stale(history: list[Record]) -> list[str]:
     found = [] if len(collected(history, current())) == len(history) else [f"{HISTORY.name} lacks a record"]
     if PAGE.read_text(encoding="utf-8") != page(history, PAGE.read_text(encoding="utf-8")):
         found.append(f"{PAGE.name} is not what {HISTORY.name} says")
-    if not PICTURE.exists() or Image.open(PICTURE).info.get("Source") != digest(history):
+    if not is_drawn_from(PICTURE, history):
         found.append(f"{PICTURE.name} was drawn from other figures")
     return found
 

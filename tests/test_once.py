@@ -15,6 +15,7 @@ import filelock
 import pytest
 
 import damorl
+from benchmarks.soak.processes import alive, children
 from damorl import api
 from damorl.behaviour.recipe import make_dataset
 from damorl.cli import main
@@ -151,17 +152,7 @@ def test_whose_starter_is_killed_goes_too(home: Path, tmp_path: Path, start: Sta
 
 def workers_of(pid: int) -> list[int]:
     """The processes that it started and that play in the simulator."""
-    started = [
-        int(word) for tasks in Path(f"/proc/{pid}/task").glob("*/children") for word in tasks.read_text().split()
-    ]
-    return [one for one in started if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
+    return [one for one in children(pid) if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
 
 
 def test_two_that_need_a_fit_at_once_fit_it_once(tmp_path: Path, start: Start) -> None:

@@ -6,7 +6,6 @@ differs in the last digits, and later ones more.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -19,6 +18,7 @@ import numpy as np
 
 from benchmarks.soak import same
 from damorl.errors import UserError
+from damorl.record import seal
 
 FORMAT = "damorl-fingerprint-1"
 ALGORITHMS = ("bc", "mopo")
@@ -56,7 +56,7 @@ def numbers(algo: str, data: Path, folder: Path) -> dict[str, Any]:
     arrays, _ = load_arrays(run_dir)
     policy = {name: np.asarray(array, np.float64).ravel().tolist() for name, array in sorted(arrays.items())}
     rows = same.rows(run_dir)
-    digest = hashlib.sha256(json.dumps([rows, policy], sort_keys=True).encode()).hexdigest()
+    digest = seal.digest([rows, policy])
     return {"sha256": digest, "rows": rows, "policy": policy}
 
 

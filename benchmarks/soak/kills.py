@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks.soak import same
 from benchmarks.soak.calls import Call
 from benchmarks.soak.life import Life, Lives, Moment, Seen, prepare
+from benchmarks.soak.processes import alive, children
 
 DATA, ROWS = "inverted_double_pendulum-random", "300"
 MAKE = ["data", "make", DATA, "--steps", ROWS, "--json"]
@@ -221,20 +222,6 @@ def kill_after(process: subprocess.Popen[bytes], seconds: float, worker: bool) -
     while any(map(alive, started)):  # a worker leaves with its starter
         time.sleep(0.05)
     return True
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(word) for task in tasks for word in task.read_text("ascii").split()]
-
-
-def alive(pid: int) -> bool:
-    """Whether there is such a process, and it is not only waiting to be forgotten."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def soak(count: int, seed: int, folder: Path, algo: str, short: bool, on_note: Callable[[str], None]) -> dict[str, Any]:

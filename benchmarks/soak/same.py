@@ -31,10 +31,12 @@ def content(run_dir: Path) -> dict[str, Any]:
 
 def rows(run_dir: Path) -> list[dict[str, Any]]:
     """The metrics without times; none without a file."""
-    if not (run_dir / store.METRICS).exists():
-        return []
-    untimed = lambda row: {key: value for key, value in row.items() if not key.startswith("time/")}
-    return [untimed(row) for row in store.read_metrics(run_dir)]
+    return numbers(run_dir) if (run_dir / store.METRICS).exists() else []
+
+
+def numbers(run_dir: Path) -> list[dict[str, Any]]:
+    """The metrics of a run that has some, without those that depend on the clock."""
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in store.read_metrics(run_dir)]
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

@@ -95,7 +95,7 @@ class Config(MaximinSettings, TrustSettings, ModelSettings):
         if self.actor_objective == "imagined":
             self.dynamics.check_dealt("actor_starts", self.actor_starts)
         if self.trust != "fixed" and self.log_ratio == "joint":
-            raise UserError("trust 'validated' holds the policy near the cloned reference: set log_ratio to split")
+            raise UserError(f"trust '{self.trust}' holds the policy near the cloned reference: set log_ratio to split")
         if self.log_ratio == "split" and self.cloning_updates is None:
             raise UserError(
                 "log_ratio 'split' measures the policy against a clone of the data: give cloning_updates (5000, say)"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +47,7 @@ examples:
 def finetune_verb(argv: list[str]) -> int:
     """`damorl finetune`."""
     from damorl import api
+    from damorl.experiment.command import differences
     from damorl.experiment.finetune_settings import FinetuneSettings, finetuned_config
     from damorl.experiment.finetuned import format_drops, read_drops
     from damorl.experiment.parent import read_config
@@ -57,7 +57,8 @@ def finetune_verb(argv: list[str]) -> int:
     algo_config = finetuned_config(read_config(Path(argv[0])), FinetuneSettings(), {}).algo_config if named else None
     parsed = parse(arguments(algo_config), "finetune", argv, EXAMPLES)
     args = parsed.run
-    settings = vars(parsed.settings) | ({} if algo_config is None else changed(algo_config, parsed.config))
+    own = {} if algo_config is None else differences(algo_config, parsed.config)
+    settings = vars(parsed.settings) | {name.replace(".", "__"): value for name, value in own.items()}
     how = {"resume": args.resume, "quiet": args.json, "make": args.make, "data": args.data}
     result = api.finetune(args.run_dir, args.env, args.dataset, args.out, **settings, **how)
     drops = read_drops(result.run_dir)
@@ -84,12 +85,3 @@ def arguments(algo_config: Any) -> type:
         own = Annotated[tyro.conf.FlagConversionOff[kind], flat]
         fields.append(("config", own, dataclasses.field(default=algo_config)))
     return dataclasses.make_dataclass("finetune", fields, frozen=True)
-
-
-def changed(before: Any, after: Any) -> Mapping[str, Any]:
-    """The settings of the algorithm that differ, by name, dots as double underscores."""
-    from damorl.experiment.config import dotted
-
-    old = dict(dotted(dataclasses.asdict(before)))
-    pairs = dotted(dataclasses.asdict(after))
-    return {name.replace(".", "__"): value for name, value in pairs if value != old[name]}

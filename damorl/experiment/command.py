@@ -34,13 +34,14 @@ def changed_settings(config: RunConfig) -> dict[str, Any]:
     loop, algo_config = defaults(config.algo, config.preset, config.dataset)
     found = {}
     for own, default in ((config.loop, loop), (config.algo_config, algo_config)):
-        before = dict(dotted(dataclasses.asdict(default)))
-        found |= {
-            name: value
-            for name, value in dotted(dataclasses.asdict(own))
-            if value != before[name] and name not in config.population
-        }
+        found |= {name: value for name, value in differences(default, own).items() if name not in config.population}
     return found
+
+
+def differences(before: Any, after: Any) -> dict[str, Any]:
+    """The settings, by dotted name, that one config has otherwise than another of its kind."""
+    old = dict(dotted(dataclasses.asdict(before)))
+    return {name: value for name, value in dotted(dataclasses.asdict(after)) if value != old[name]}
 
 
 def argument(value: Any) -> Iterator[str]:

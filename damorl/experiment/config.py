@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
-import json
 import math
 import re
 import tomllib
@@ -25,6 +23,7 @@ from damorl.algos.base import Algorithm
 from damorl.errors import UserError
 from damorl.experiment.algorithms import find_algorithm, is_built_in
 from damorl.parts.model_data import ModelSettings
+from damorl.record import seal
 from damorl.record.members import Member, members_of
 
 PRESETS = ("smoke", "quick", "standard", "paper")
@@ -134,7 +133,7 @@ class RunConfig:
 
     def digest(self) -> str:
         """Eight hex digits that change with any setting."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:8]
+        return seal.digest(self.as_dict())[:8]
 
     def name(self) -> str:
         """Directory name of the run."""

@@ -88,8 +88,7 @@ def make_course(plan: Plan, work: Work, identity: dict[str, str], run_dir: Path,
 
 def capacity_of(plan: Plan) -> int:
     """Rows that the new data may grow to."""
-    extra = 0 if plan.more is None else plan.more.num_transitions
-    return extra + (0 if plan.env is None else plan.settings.steps)
+    return plan.num_more + (0 if plan.env is None else plan.settings.steps)
 
 
 def shape_of(plan: Plan, work: Work, template: Any) -> State:
@@ -193,8 +192,7 @@ class Epochs:
         after, rows = [acting for acting, _ in found], [own for _, own in found]
         changed = [bool(now.changes != was.changes) for now, was in zip(after, state.acting, strict=True)]
         state = State(state.learner, add_rows(state.new, rows), tuple(after))
-        extra = 0 if self.plan.more is None else self.plan.more.num_transitions
-        steps_taken, seconds = float(state.new.size[0]) - extra, time.perf_counter() - began
+        steps_taken, seconds = float(state.new.size[0]) - self.plan.num_more, time.perf_counter() - began
         return state, changed, [{"time/env_seconds": seconds} | figures(acting, steps_taken) for acting in after]
 
     def on_stage(self, state: State) -> State:

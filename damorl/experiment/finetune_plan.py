@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +14,7 @@ from damorl.experiment.finetune_settings import FinetuneSettings, finetuned_conf
 from damorl.experiment.parent import FINETUNE, Parent, load_parent_data, read_parent
 from damorl.experiment.progress import tell
 from damorl.experiment.sources import load_dataset
-from damorl.record import store
+from damorl.record import seal, store
 from damorl.world.simulators import simulator_of
 from damorl.world.task import Task
 from damorl.world.tasks import find_task
@@ -36,6 +34,11 @@ class Plan(NamedTuple):
     """Further offline data."""
 
     @property
+    def num_more(self) -> int:
+        """Rows of the further data."""
+        return 0 if self.more is None else self.more.num_transitions
+
+    @property
     def told(self) -> dict[str, Any]:
         """What config.json says of it besides the run's settings."""
         more = None if self.more is None else {"name": self.more.name, "sha256": self.more.sha256}
@@ -50,7 +53,7 @@ class Plan(NamedTuple):
     def digest(self) -> str:
         """Eight hex digits that change with anything that decides the run."""
         described = self.config.as_dict() | {FINETUNE: self.told}
-        return hashlib.sha256(json.dumps(store.plain(described), sort_keys=True).encode()).hexdigest()[:8]
+        return seal.digest(store.plain(described))[:8]
 
     def name(self) -> str:
         """Directory name of the run."""

@@ -28,7 +28,7 @@ from damorl.errors import UserError
 from damorl.experiment.config import RunConfig
 from damorl.files import locked, remove_leftovers, temporary_folder
 from damorl.parts import dynamics, dynamics_fit, holdout
-from damorl.record import checkpoint, store
+from damorl.record import checkpoint, seal, store
 from damorl.types import Fit, Key, Problem, Recall
 
 CODE = (dynamics, dynamics_fit, holdout, nets, optim, scaler)
@@ -46,7 +46,7 @@ def remember(data_sha256: str, on_note: Callable[[str], None], directory: Path |
 
     def recall(key: Key, settings: Any, template: Any, fit: Fit) -> tuple[Any, Any]:
         identity = identify(data_sha256, settings, key)
-        place = root / hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        place = root / seal.digest(identity)[:16]
         read = f"the dynamics were fitted before and are read from {place} (--refit fits them again)"
         if (found := stored(place, template, identity, on_note)) is not None:
             on_note(read)

@@ -39,9 +39,9 @@ class TrustSettings(ValidationSettings):
     def check_trust(self) -> None:
         """Refuse a trust region without a target, and one that cannot move."""
         if self.trust != "fixed" and self.kl_target is None:
-            raise UserError("trust 'validated' moves kl_target, found none: give a value to begin with (0.3, say)")
+            raise UserError(f"trust '{self.trust}' moves kl_target, found none: give a value to begin with (0.3, say)")
         if self.trust != "fixed" and self.keep == "last":
-            raise UserError("trust 'validated' asks for the policy's return in the model: set keep to validated")
+            raise UserError(f"trust '{self.trust}' asks for the policy's return in the model: set keep to validated")
         if not (self.kl_growth >= 1.0 >= self.kl_shrinkage > 0.0 and 0.0 < self.kl_bounds[0] <= self.kl_bounds[1]):
             raise UserError(
                 "expected kl_growth >= 1 >= kl_shrinkage > 0 and kl_bounds in order above 0, found "

@@ -21,8 +21,8 @@ def sealed(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, SEAL: {"schema": SCHEMA, "sha256": digest(content)}}
 
 
-def digest(content: dict[str, Any]) -> str:
-    """SHA-256 of the content in one canonical text."""
+def digest(content: Any) -> str:
+    """SHA-256 of what JSON can hold, in one canonical text."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -8,7 +8,6 @@ cells that are left become new runs.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from typing import Any
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig, run_config_from_dict
 from damorl.parts.model_data import ModelSettings
-from damorl.record import ending, store
+from damorl.record import ending, seal, store
 from damorl.record.store import SWEEP
 
 Cell = tuple[str, int]
@@ -83,7 +82,7 @@ class Stored:
 def setting_key(config: RunConfig) -> str:
     """A hash of everything that decides a run but its seeds."""
     settings = config.as_dict() | {"seeds": []}
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return seal.digest(settings)[:16]
 
 
 def cells(config: RunConfig) -> list[Cell]:

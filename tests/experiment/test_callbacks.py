@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import damorl
+from benchmarks.soak.same import numbers
 from damorl.data.datasets import Dataset
 from damorl.errors import CallbackError, UserError
 from damorl.experiment import summary
@@ -87,10 +88,6 @@ def bits(run_dir: Path) -> dict[str, bytes]:
     """The last state."""
     arrays = load_file(checkpoint.checkpoints(run_dir / "checkpoint")[-1])
     return {name: array.tobytes() for name, array in arrays.items()}
-
-
-def numbers(run_dir: Path) -> list[dict[str, Any]]:
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in store.read_metrics(run_dir)]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import damorl
+from benchmarks.soak.same import numbers
 from damorl import api
 from damorl.cli import main
 from damorl.core import buffer as ring
@@ -123,11 +124,6 @@ def test_a_run_that_is_cut_off_in_an_episode_goes_on_bit_for_bit(
     assert numbers(halves) == numbers(tuned)
     one, other = (load_file(run_dir / "policies.safetensors") for run_dir in (halves, tuned))
     np.testing.assert_equal(one, other)
-
-
-def numbers(run_dir: Path) -> list[dict[str, Any]]:
-    rows = store.read_metrics(run_dir)
-    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
 
 
 def test_it_begins_with_the_offline_policies_and_says_with_which(tuned: Path, parent: Path) -> None:

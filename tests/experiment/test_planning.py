@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import damorl
+from benchmarks.soak.same import numbers
 from damorl.cli import main
 from damorl.data.datasets import Dataset
 from damorl.errors import UserError
@@ -30,11 +31,6 @@ def tiny(data_path: Path) -> RunConfig:
     run_loop, config = defaults(ALGO, "smoke", str(data_path))
     clock = {"total_updates": 20, "refresh_interval": 10, "eval_interval": 10, "checkpoint_interval": 10}
     return RunConfig(ALGO, str(data_path), None, "smoke", (0, 3), replace(run_loop, clock), config)
-
-
-def numbers(run_dir: Path) -> list[dict[str, Any]]:
-    """The metrics without those that depend on the clock."""
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in store.read_metrics(run_dir)]
 
 
 @pytest.fixture(scope="module")

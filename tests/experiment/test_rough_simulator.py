@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.soak.same import numbers
 from damorl.api import evaluate
 from damorl.cli import main
 from damorl.errors import UserError
-from damorl.record import checkpoint, store
+from damorl.record import checkpoint
 
 TASKS = """
 from pathlib import Path
@@ -41,11 +42,6 @@ if "test/RoughFile-v0" not in gymnasium.registry:
 toy = Task("toy", "test/RoughFile-v0", 2, 1, never_ended, max_episode_steps=5)
 """
 CLOCK = "--total-updates 40 --refresh-interval 10 --eval-interval 20 --checkpoint-interval 10 --eval-episodes 1"
-
-
-def numbers(run_dir: Path) -> list[dict[str, Any]]:
-    rows = store.read_metrics(run_dir)
-    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
 
 
 def test_a_run_goes_on_once_its_simulator_is_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import damorl
+from benchmarks.soak.same import numbers
 from damorl.data.datasets import Dataset
 from damorl.errors import UserError
 from damorl.experiment import inputs
@@ -37,11 +38,6 @@ def smoke(data_path: Path, seeds: tuple[int, ...] = (0,), algo: str = "damo", **
     return RunConfig(
         algo, str(data_path), None, "smoke", seeds, run_loop, replace(config, fit | {"batch_size": 16} | changes)
     )
-
-
-def numbers(run_dir: Path) -> list[dict[str, Any]]:
-    """The metrics without those that depend on the clock."""
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in store.read_metrics(run_dir)]
 
 
 @pytest.fixture(scope="module")
