@@ -35,6 +35,7 @@ def theory_verb(argv: list[str]) -> int:
     args = parse(TheoryArgs, "theory", argv)
     from damorl.theory.claims import check
     from damorl.theory.dual_claims import DUALS
+    from damorl.theory.known import KNOWN
     from damorl.theory.misprints import misprints
     from damorl.theory.split_claims import CERTAIN, CLIMBS, SPLIT
     from damorl.theory.table import misprint_lines, table_lines
@@ -43,7 +44,7 @@ def theory_verb(argv: list[str]) -> int:
     few = -(-args.cases // 20)
     split = check(args.cases, args.seed, not args.json, SPLIT)
     certain, climbs, duals = (check(few, args.seed, not args.json, study) for study in (CERTAIN, CLIMBS, DUALS))
-    split += certain + climbs
+    split += certain + climbs + check(args.cases, args.seed, not args.json, KNOWN)
     found = misprints()
     if args.json:
         print_json(
