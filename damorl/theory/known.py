@@ -72,7 +72,7 @@ def _earned(at: KnownSetting) -> Array:
 
 
 KNOWN_CLAIMS: tuple[Claim, ...] = (
-    Claim("known value <= (1 - gamma) J, M = T there", "keep", "<=", right_where_known, False, ONCE),
+    Claim("known value <= (1 - gamma) J, M = T", "keep", "<=", right_where_known, False, ONCE),
     Claim("the same, M wrong there too", "keep", "<=", wrong_where_known, False, ONCE),
     Claim("known value <= that + E[TV(M, T) span]", "keep", "<=", errors_where_known, False, ONCE),
 )

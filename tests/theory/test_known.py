@@ -47,7 +47,7 @@ def test_the_known_value_is_the_mean_of_sampled_episodes(family):
     problem = random_problems(np.random.default_rng(3), family, "far", (3, 2), 4)
     problem = pick(problem, slice(0, 1))
     at, rng = known.setting(problem, known.ONCE[0]), np.random.default_rng(0)
-    gamma, episodes = float(problem.mdp.gamma[0]), 4000
+    gamma, episodes = float(np.asarray(problem.mdp.gamma)[0]), 4000
     steps = int(np.ceil(np.log(1e-4) / np.log(gamma)))
     state = rng.choice(3, size=episodes, p=problem.mdp.initial[0])
     alive, total = np.ones(episodes, bool), np.zeros(episodes)
