@@ -1,4 +1,4 @@
-"""Render the recipe as rattler-build does before it builds: wrong fields and versions are errors. Needs py-rattler-build."""
+"""Render the recipe as rattler-build does before it builds: wrong fields are errors. Needs py-rattler-build."""
 
 from __future__ import annotations
 

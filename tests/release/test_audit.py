@@ -1,4 +1,4 @@
-"""The audit fails on a known vulnerability, passes where the service cannot be reached, and says which of them it was."""
+"""The audit fails on a known vulnerability, passes without the service, and says which of them it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is published beside the code says the same as the code: versions, dependencies, Pythons, checks, public names."""
+"""What is published beside the code says the same as the code: versions, dependencies, Pythons, public names."""
 
 from __future__ import annotations
 
