@@ -21,7 +21,7 @@ from damorl.experiment.config import PRESETS, LoopConfig, dotted
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-ON_CONDA = {"matplotlib": "matplotlib-base", "mujoco": "mujoco-python"}
+ON_CONDA = {"flatbuffers": "python-flatbuffers", "matplotlib": "matplotlib-base", "mujoco": "mujoco-python"}
 """Other names of the same packages on conda-forge."""
 REPLACEMENTS = PROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]
 
