@@ -104,7 +104,8 @@ def wrap(path: Path) -> None:
         archive.writestr(CARD, json.dumps(card))
 
 
-Change, Read = Callable[[Path], None], Callable[[Path], object]
+Change = Callable[[Path], None]
+Read = Callable[[Path], object]
 NEWER: dict[str, tuple[Change, Read]] = {f"run/{name}": (raise_schema, store.read_json) for name in SEALED} | {
     "run/policies.safetensors": (raise_number, lambda path: load_policy(path.parent)),
     "run/policies/step_000000002.safetensors": (raise_number, lambda path: load_policy(path.parents[1], step=2)),
