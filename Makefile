@@ -7,13 +7,14 @@ DEMO = $(VENV)/bin/damorl train damo --dataset $(DATASET) --preset quick --seeds
 WORKERS ?= 2
 # One thread per test process: the workers already fill the cores.
 PYTEST = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NPROC=1 JAX_PLATFORMS=cpu $(VENV)/bin/python -m pytest
+RELEASE_PYTHONS ?= python3.11 python3.12 python3.13
 PYTHONS = $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 # uv trusts the certificates this machine trusts, as pip does, and never fetches a Python of its own.
 export UV_SYSTEM_CERTS ?= 1
 export UV_PYTHON_DOWNLOADS = never
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check lint types format lock docs bench soak gpu clean
+.PHONY: help setup demo test test-slow check lint types audit format lock docs release bench soak gpu clean
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -30,7 +31,7 @@ test: setup  ## set up and run the fast tests
 test-slow: setup  ## run the slow tests (learning curves, full sizes)
 	@$(PYTEST) -m slow $(ARGS)
 
-check: lint types test  ## what CI runs after `make docs`: lint, formatting, types, tests
+check: lint types audit test  ## what CI runs after `make docs`: lint, formatting, types, known vulnerabilities, tests
 
 lint: setup
 	@$(VENV)/bin/ruff check .
@@ -39,6 +40,9 @@ lint: setup
 
 types: setup
 	@$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
+
+audit: setup  ## look the locked packages up among the known vulnerabilities; without a network it says so
+	@$(VENV)/bin/python release/audit.py $(VENV)/bin/uv $(ARGS)
 
 format: setup  ## rewrite the sources in the one format
 	@$(VENV)/bin/ruff check --fix-only --quiet .
@@ -50,6 +54,9 @@ lock: setup  ## bring uv.lock up to date after a change of dependencies
 docs: setup  ## build the documentation into build/site; warnings and links that lead nowhere are errors
 	@$(VENV)/bin/python -m sphinx -W --keep-going --quiet -c docs/site docs build/site
 	@$(VENV)/bin/python docs/site/check_links.py build/site
+
+release: setup  ## into dist: sdist, wheel, SBOM; the wheel is tried out on each Python here. Publishes nothing
+	@$(VENV)/bin/python release/build.py $(VENV)/bin/uv dist $(RELEASE_PYTHONS)
 
 bench: setup  ## measure training speed on this machine (ARGS=--json for programs)
 	@$(VENV)/bin/damorl bench $(ARGS)
@@ -78,7 +85,7 @@ ifneq ($(MADE_IN),$(CURDIR))
 .PHONY: $(READY)
 endif
 
-$(READY): pyproject.toml uv.lock
+$(READY): pyproject.toml uv.lock damorl/_version.py
 ifneq ($(MADE_IN),$(CURDIR))
 	@$(if $(COMPLETE_PYTHON),,echo "$(strip $(NO_PYTHON))" >&2; exit 1)
 	@echo "making $(VENV) with $$($(COMPLETE_PYTHON) --version)"

@@ -16,6 +16,7 @@ import numpy as np
 from damorl.errors import UserError
 from damorl.experiment.policy_card import FORMAT, VERSION
 from damorl.experiment.policy_graph import import_extra
+from damorl.record.seal import check_schema
 from damorl.world.tasks import Task, find_task
 
 PROGRAM, CARD = "policy.stablehlo", "card.json"
@@ -35,7 +36,7 @@ class Exported(NamedTuple):
 
 
 def read_exported(path: Path | str) -> Exported:
-    """Read a file that `damorl export` wrote, and verify its checksum. UserError if it is anything else."""
+    """Read a file that `damorl export` wrote, and verify its checksum. UserError if it is anything else, or newer."""
     path = Path(path)
     try:
         content = path.read_bytes()
@@ -51,8 +52,7 @@ def read_exported(path: Path | str) -> Exported:
         raise not_ours(path, f"a damaged or foreign file ({type(error).__name__})") from error
     if not sound:
         raise not_ours(path, "bytes that do not match their checksum")
-    if card["version"] > VERSION:
-        raise not_ours(path, f"version {card['version']} of the format, where {VERSION} is the newest known here")
+    check_schema(path, card["version"], VERSION)
     return Exported(program, card)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +100,7 @@ def make_card(run_dir: Path, member: Member, step: int | None, kind: str, comman
         "exported": {
             "command": shlex.join(command),
             "git": store.git_revision(Path(__file__)),
-            "versions": {package: metadata.version(package) for package in PACKAGES[kind]},
+            "versions": {package: store.version_of(package) for package in PACKAGES[kind]},
         },
     }
 

@@ -25,9 +25,11 @@ import numpy as np
 
 from damorl.errors import UserError
 from damorl.files import atomic_file, writing
+from damorl.record.seal import check_format
 from damorl.record.store import CONFIG, METRICS, MODELS, NOT_FINITE, PROVENANCE, Row, plain, read_json, read_metrics
 
-FORMAT, PREFIX = "damorl-run-1", "damorl-run-"
+FORM = "damorl-run"
+FORMAT = f"{FORM}-1"
 SUFFIX = ".json"
 LAST = 10  # evaluations in a final score
 DIGITS = 5
@@ -165,13 +167,14 @@ def as_text(record: Mapping[str, Any]) -> str:
 
 def is_record(content: Any) -> bool:
     """Whether a parsed JSON claims to be the record of a run, of whatever version."""
-    return isinstance(content, dict) and str(content.get("format", "")).startswith(PREFIX)
+    return isinstance(content, dict) and str(content.get("format", "")).startswith(f"{FORM}-")
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A record, its curves and finals as floats. UserError if the file is missing, damaged or no such record."""
+    """A record, its curves and finals as floats. UserError if the file is missing, damaged, newer or no such record."""
     record = read_json(path)
     found = record.get("format") if isinstance(record, dict) else None
+    check_format(path, found, FORM)
     if found != FORMAT:
         raise _wrong(path, f"the record of a run with the format '{FORMAT}'", repr(found) if found else "none")
     for key, kind in KINDS.items():

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from damorl.record.seal import check_schema
+from damorl.record.seal import check_format
 
 Leaves = dict[str, np.ndarray]
 DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError)
@@ -65,9 +65,7 @@ def read(path: Path, form: str, needs_digest: bool = True) -> tuple[Leaves, dict
     """
     with safe_open(path, "numpy") as file:
         metadata = dict(file.metadata() or {})
-        name, _, number = metadata.get("format", "").rpartition("-")
-        if name == form and number.isdecimal():
-            check_schema(path, int(number), known=1)
+        check_format(path, metadata.get("format"), form)
         leaves = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     if not metadata and not needs_digest:
         return leaves, metadata

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from damorl._version import __version__
 from damorl.errors import UserError
 
 SEAL, SCHEMA = "seal", 1
@@ -55,5 +56,12 @@ def check_schema(path: Path, found: object, known: int = SCHEMA) -> None:
     if isinstance(found, int) and found > known:
         raise UserError(
             f"cannot use {path}: expected version {known} of its layout or an older one, found version {found}; "
-            "install a newer damorl"
+            f"install a newer damorl than {__version__}"
         )
+
+
+def check_format(path: Path, found: object, form: str, known: int = 1) -> None:
+    """The same for a file that tells its layout as `form` with a number, `damorl-run-1`; other texts pass."""
+    name, _, number = str(found).rpartition("-")
+    if name == form and number.isdecimal():
+        check_schema(path, int(number), known)

@@ -41,6 +41,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from damorl._version import __version__
 from damorl.errors import UserError
 from damorl.files import atomic_file, writing
 from damorl.record.seal import sealed, unsealed
@@ -233,7 +234,7 @@ def provenance(command: Sequence[str], dataset_sha256: str, device_kind: str) ->
         "command": list(command),
         "dataset_sha256": dataset_sha256,
         "git": git_revision(Path(__file__)),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: version_of(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
@@ -259,7 +260,10 @@ def _git(source: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """The installed version, None without; damorl's is that of its sources, which an editable installation may lag."""
+    if package == "damorl":
+        return __version__
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

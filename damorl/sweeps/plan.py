@@ -17,7 +17,7 @@ from typing import Any
 from damorl.errors import UserError
 from damorl.experiment.config import RunConfig, run_config_from_dict
 from damorl.parts.model_data import ModelSettings
-from damorl.record import ending, seal, store
+from damorl.record import compact, ending, seal, store
 from damorl.record.store import SWEEP
 
 Cell = tuple[str, int]
@@ -106,7 +106,7 @@ def known_cells(directory: Path) -> dict[Cell, str]:
     found: dict[Cell, str] = {}
     for path in sorted(directory.glob("*.json")):
         record = store.read_json(path)
-        if not isinstance(record, dict) or not str(record.get("format", "")).startswith("damorl-run-"):
+        if not compact.is_record(record):
             continue
         try:
             config = run_config_from_dict(record["config"])

@@ -109,25 +109,6 @@ def test_a_flipped_byte_is_refused_or_without_effect(run_dir: Path, tmp_path: Pa
     assert all(effects[name] > 0 for name in effects.keys() - unread), effects
 
 
-def test_a_newer_layout_is_refused_with_its_version(run_dir: Path, tmp_path: Path) -> None:
-    copy = tmp_path / run_dir.name
-    shutil.copytree(run_dir, copy)
-    path = copy / store.CONFIG
-    content = json.loads(path.read_text())
-    assert content["seal"]["schema"] == 1
-    path.write_text(json.dumps(content | {"seal": content["seal"] | {"schema": 2}}))
-    expected = r"version 1 of its layout or an older one, found version 2; install a newer damorl$"
-    with pytest.raises(UserError, match=expected):
-        load_policy(copy)
-    for file in [copy / "policies.safetensors", checkpoint.checkpoints(copy / "checkpoint")[-1]]:
-        shutil.copy(run_dir / store.CONFIG, path)
-        text = file.read_bytes()
-        form = "damorl-policies-" if file.name.startswith("policies") else "damorl-checkpoint-"
-        file.write_bytes(text.replace(f"{form}1".encode(), f"{form}2".encode()))
-        with pytest.raises(UserError, match=expected):
-            load_policy(copy) if "policies" in form else checkpoint.newest(copy / "checkpoint", print)
-
-
 def test_what_an_earlier_version_wrote_is_still_read(run_dir: Path, tmp_path: Path) -> None:
     """Without seals, checksums and the policies' hash."""
     from safetensors.numpy import load_file, save_file

@@ -79,7 +79,7 @@ def test_an_unfinished_run_has_no_record(make_run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"format": "damorl-run-2"}, "the format 'damorl-run-1', found 'damorl-run-2'"),
+        ({"format": "damorl-run-x"}, "the format 'damorl-run-1', found 'damorl-run-x'"),
         ({"format": None}, "found none"),
         ({"config": []}, "'config' in the record, found a list"),
         ({"data": {"name": "x"}}, "'data.sha256' in the record, found none"),
