@@ -40,17 +40,23 @@ class Behaviour(NamedTuple):
 
 def behaviour_of(dataset: Dataset, rows: Transition, densities: Densities, key: Key) -> Behaviour:
     """The densities that are asked for; `auto` takes recorded ones where there are any. UserError if there are none."""
-    found = None if densities == "cloned" else recorded(dataset)
+    found = None if densities == "cloned" else required(dataset, densities)
     if found is not None:
         return Behaviour(found, "recorded")
-    if densities == "recorded":
+    init_key, fit_key = jax.random.split(key)
+    clone = init_actor(init_key, dataset.obs_dim, dataset.action_dim, CLONE_HIDDEN)
+    return Behaviour(log_density(clone_actor(clone, rows, fit_key, CLONE_UPDATES), rows), "cloned")
+
+
+def required(dataset: Dataset, densities: Densities) -> np.ndarray | None:
+    """The recorded log densities, as `recorded`. UserError if nothing else is wanted and there are none."""
+    found = recorded(dataset)
+    if found is None and densities == "recorded":
         raise UserError(
             f"{dataset.path or dataset.name}: expected the log density of every action in {LOG_PROBS}, found none that "
             "fits its rows; leave --densities out, which clones the behaviour, or give data that record them"
         )
-    init_key, fit_key = jax.random.split(key)
-    clone = init_actor(init_key, dataset.obs_dim, dataset.action_dim, CLONE_HIDDEN)
-    return Behaviour(log_density(clone_actor(clone, rows, fit_key, CLONE_UPDATES), rows), "cloned")
+    return found
 
 
 def recorded(dataset: Dataset) -> np.ndarray | None:

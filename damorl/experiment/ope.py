@@ -26,7 +26,8 @@ from damorl.experiment import densities, select
 from damorl.experiment.ope_settings import OPEConfig
 from damorl.experiment.ope_table import RELIABLE, judged
 from damorl.experiment.select import Evidence, Run
-from damorl.experiment.weighing import Recorded, gather, weighed
+from damorl.experiment.sources import load_run_dataset
+from damorl.experiment.weighing import Recorded, check, gather, weighed
 from damorl.files import writing
 from damorl.parts.fqe import act_sampled
 from damorl.record import store
@@ -55,7 +56,9 @@ def ope(
     pending = [run for path, run in runs.items() if found[path] is None]
     for data_key in dict.fromkeys(run.data_key for run in pending):
         group = [run for run in pending if run.data_key == data_key]
-        evidence = select.gather(group[0], dataset, quiet, make)
+        data = load_run_dataset(group[0].run_dir, group[0].config, dataset, make, quiet)
+        check(data, settings.densities)  # before the model is fitted
+        evidence = select.gather(group[0], data, quiet)
         recorded = gather(evidence, settings)
         found |= {run.run_dir: judge(run, evidence, recorded, settings, quiet) for run in group}
     return [{"run_dir": str(run_dir), **(found[Path(run_dir)] or {})} for run_dir in run_dirs]

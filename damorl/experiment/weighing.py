@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from damorl.core.nets import MLP
+from damorl.data.datasets import Dataset
 from damorl.errors import UserError
 from damorl.experiment import densities as density
 from damorl.experiment.ope_settings import OPEConfig
@@ -38,15 +39,20 @@ class Recorded(NamedTuple):
     features: occupancy_ratio.Fourier
 
 
-def gather(evidence: Evidence, settings: OPEConfig) -> Recorded:
-    """Episodes, densities and features of the data. UserError without a complete episode."""
-    dataset, rows = evidence.dataset, evidence.data.rows
-    lengths = dataset.episode_lengths()
-    if not len(lengths):
+def check(dataset: Dataset, densities: density.Densities) -> None:
+    """UserError for data without a complete episode, or without the densities that are asked for."""
+    if not len(dataset.episode_lengths()):
         raise UserError(
             f"{dataset.path or dataset.name}: expected at least one complete episode to weigh, found none; give data "
             "that mark where episodes end"
         )
+    density.required(dataset, densities)
+
+
+def gather(evidence: Evidence, settings: OPEConfig) -> Recorded:
+    """Episodes, densities and features of data that `check` has passed."""
+    dataset, rows = evidence.dataset, evidence.data.rows
+    lengths = dataset.episode_lengths()
     seed = jax.random.key(settings.select.seed)
     behaviour = density.behaviour_of(dataset, rows, settings.densities, jax.random.fold_in(seed, DENSITY_STREAM))
     episodes = int(dataset.episode[-1]) + 1

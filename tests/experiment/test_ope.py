@@ -26,6 +26,7 @@ from damorl.experiment.ope import ope
 from damorl.experiment.ope_settings import OPEConfig
 from damorl.experiment.ope_table import pooled, summed_up
 from damorl.parts import fqe
+from damorl.parts.actor import policy
 from damorl.record import store
 from damorl.types import Transition
 from tests.experiment.test_select import GAINS, GAMMA, SETTINGS, UNFITTED, world, write_data, write_run
@@ -205,13 +206,14 @@ def test_the_behaviour_itself_has_the_densities_that_the_collector_records() -> 
     zeros = jnp.zeros(500)
     rows = Transition(jnp.asarray(obs), jnp.asarray(action), zeros, jnp.asarray(obs), zeros)
     actor = tuple(Dense(jnp.asarray(kernel), jnp.asarray(bias)) for kernel, bias in layers)
-    recorded, inside = host_log_density(layers, obs, noise), np.all(np.abs(action) < 1.0 - 1e-5, axis=1)
-    np.testing.assert_allclose(densities.log_density(actor, rows)[inside], recorded[inside], atol=0.02)
+    error = np.abs(densities.log_density(actor, rows) - host_log_density(layers, obs, noise))
+    distance = 1.0 - np.abs(action).max(axis=1)
+    assert error[distance > 1e-3].max() < 0.01
+    assert error[distance > 1e-5].max() < 0.1
     assert densities.saturated(rows.action) == pytest.approx(np.mean(np.any(np.abs(action) >= 1.0, axis=1)))
-    stiff = densities.with_std(actor, 0.1)
-    _, log_std = np.split(np.asarray(obs @ np.asarray(stiff[0].kernel)), 1)[0], np.asarray(stiff[1].bias)[2:]
-    np.testing.assert_allclose(log_std, np.log(0.1), rtol=1e-6)
-    assert not np.asarray(stiff[1].kernel)[:, 2:].any()
+    stiff = policy(densities.with_std(actor, 0.1), rows.obs)
+    np.testing.assert_allclose(stiff.log_std, np.log(0.1), rtol=1e-6)
+    np.testing.assert_array_equal(stiff.mean, policy(actor, rows.obs).mean)
 
 
 def test_recorded_densities_are_of_the_stored_actions_units(data_path: Path, tmp_path: Path) -> None:
@@ -223,7 +225,7 @@ def test_recorded_densities_are_of_the_stored_actions_units(data_path: Path, tmp
     dataset = load_dataset(path, action_bounds=(-2.0, 2.0))
     found = densities.recorded(dataset)
     assert found is not None
-    np.testing.assert_allclose(found, np.log(0.5) + np.log(2.0), rtol=1e-6)
+    np.testing.assert_allclose(found, np.log(0.5) + np.log(2.0), atol=1e-6)
 
 
 def test_ranks_and_regret_by_hand() -> None:

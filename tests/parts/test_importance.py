@@ -99,7 +99,7 @@ def test_doubly_robust_goes_on_beyond_a_cut_and_others_do_not():
     assert found["dr"] == pytest.approx(value)
     assert found["wdr"] == pytest.approx(value)
     assert found["pdis"] == pytest.approx(value_of(mdp))
-    assert abs(value - value_of(mdp)) > 0.05
+    assert abs(value - value_of(mdp)) > 0.03
 
 
 def test_with_the_true_q_doubly_robust_has_no_variance_in_a_deterministic_world():
