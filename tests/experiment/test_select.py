@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,17 @@ def test_other_kept_policies_or_a_damaged_file_make_it_again(run_dir: Path, fits
     select([run_dir], SETTINGS)
     assert len(fits) == 2
     assert json.loads((run_dir / "selection.json").read_text())["holdout_error"] == 0.5
+
+
+def test_a_network_that_was_kept_twice_counts_once(data_path: Path, tmp_path: Path, fits: list[Path]) -> None:
+    run = write_run(tmp_path / "run", data_path)
+    shutil.copy(run / "policies" / "step_000000100.safetensors", run / "policies" / "step_000000200.safetensors")
+    (found,) = select([run], SETTINGS)
+    assert len({policy["policy"] for policy in found["policies"]}) == found["rank_correlation"]["num_policies"] == 4
+    earlier = [{name: value for name, value in row.items() if name != "policy"} for row in found["policies"]]
+    store.write_json(run / "selection.json", store.read_json(run / "selection.json") | {"policies": earlier})
+    select([run], SETTINGS)
+    assert len(fits) == 2  # a version that did not tell policies apart had made it
 
 
 def test_a_diverged_estimate_is_stored_as_missing(run_dir: Path) -> None:
