@@ -90,10 +90,11 @@ def weighed(
 
 
 def episodes_of(
-    actor: MLP, critic: MLP, units: Any, recorded: Recorded, key: Key, v_actions: int
+    actor: MLP, critic: MLP, units: Units | None, recorded: Recorded, key: Key, v_actions: int
 ) -> importance.Episodes:
     """The complete episodes with the policy's weights and the critic's values."""
     rows, starts, lengths = recorded.rows, recorded.starts, recorded.lengths
+    assert units is not None  # they come with the critics
     q, v, v_next = values(actor, critic, units, rows, key, v_actions)
     width = int(lengths.max())
     log_ratio = density.log_density(actor, rows) - recorded.behaviour.log_prob
@@ -135,17 +136,13 @@ def by_ratio(actor: MLP, recorded: Recorded, key: Key, settings: OPEConfig, gamm
     """The estimate by the ratio of occupancies, with its interval over groups of episodes."""
     moments = moments_of(actor, recorded, key)
     groups = len(moments.rows)
-    value, coefficients = occupancy_ratio.solve(
-        occupancy_ratio.added(moments, np.ones(groups)), gamma, settings.strength
-    )
+    solved = lambda counts: occupancy_ratio.solve(occupancy_ratio.added(moments, counts), gamma, settings.strength)
+    value, coefficients = solved(np.ones(groups))
     drawn = importance.resamples(settings.resamples, groups, settings.select.seed)
-    spread = [
-        occupancy_ratio.solve(occupancy_ratio.added(moments, counts), gamma, settings.strength)[0] for counts in drawn
-    ]
-    whole = occupancy_ratio.added(moments, np.ones(groups))
-    share = occupancy_ratio.effective_share(whole, coefficients)
+    spread = np.array([solved(counts)[0] for counts in drawn])
+    share = occupancy_ratio.effective_share(occupancy_ratio.added(moments, np.ones(groups)), coefficients)
     episodes = share * len(recorded.rows.reward) / recorded.lengths.mean()
-    return {"value": value, "interval": importance.interval(np.array(spread)), "effective_episodes": episodes}
+    return {"value": value, "interval": importance.interval(spread), "effective_episodes": episodes}
 
 
 def moments_of(actor: MLP, recorded: Recorded, key: Key) -> occupancy_ratio.Moments:
