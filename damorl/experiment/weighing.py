@@ -156,20 +156,22 @@ def moments_of(actor: MLP, recorded: Recorded, key: Key) -> occupancy_ratio.Mome
         inside = first + np.arange(width) < end
         masks = jnp.asarray(inside, jnp.float32), jnp.asarray(inside & recorded.begins[index], jnp.float32)
         found.append(_moments(actor, recorded.features, rows, masks, jax.random.fold_in(key, number)))
-    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, np.float64) for leaf in leaves]), *found)
+    stacked = (np.stack([np.asarray(leaf, np.float64) for leaf in leaves]) for leaves in zip(*found, strict=True))
+    return occupancy_ratio.Moments(*stacked)
 
 
 @jax.jit
 def _moments(
     actor: MLP, features: occupancy_ratio.Fourier, rows: Transition, masks: tuple[Array, Array], key: Key
-) -> occupancy_ratio.Moments:
+) -> tuple[Array, ...]:
+    """The fields of `Moments` of one group."""
     inside, begins = masks
     first_key, next_key = jax.random.split(key)
     phi = lambda obs, action: occupancy_ratio.fourier(features, jnp.concatenate([obs, action], axis=1))
     here = phi(rows.obs, rows.action) * inside[:, None]
     onward = phi(rows.next_obs, density.sample_actions(actor, rows.next_obs, next_key)[0])
     first = phi(rows.obs, density.sample_actions(actor, rows.obs, first_key)[0])
-    return occupancy_ratio.Moments(
+    return (
         jnp.sum(inside),
         jnp.sum(begins),
         begins @ first,

@@ -33,8 +33,9 @@ from damorl.types import Array, Key
 Floats = np.ndarray
 """float64."""
 
-JITTER = 1e-8
-"""Added to the features' second moments, as a share of their mean, where they depend on each other."""
+NEGLIGIBLE = 1e-5
+"""Directions of the features whose second moment is a smaller share of the largest are left out: float32 sums do not
+know them, and features may depend on each other."""
 PAIRS = 1000
 """Of the data, whose median distance is the features' width."""
 
@@ -92,16 +93,15 @@ def solve(moments: Moments, gamma: float, strength: float) -> tuple[float, Float
 
     NaN and NaNs where the moments are not finite.
     """
-    count, size = moments.rows, moments.here.shape[-1]
-    square = moments.square / count
-    square = square + JITTER * np.trace(square) / size * np.eye(size)
-    if not all(np.isfinite(leaf).all() for leaf in (square, moments.onward, moments.reward, moments.first)):
-        return float("nan"), np.full(size, np.nan)
-    whiten = np.linalg.inv(np.linalg.cholesky(square))  # phi becomes orthonormal under the data
+    count = moments.rows
+    if not all(np.isfinite(leaf).all() for leaf in moments):
+        return float("nan"), np.full(moments.here.shape[-1], np.nan)
+    sizes, directions = np.linalg.eigh(moments.square / count)
+    whiten = (directions / np.sqrt(np.maximum(sizes, 1e-300))).T[sizes > NEGLIGIBLE * sizes[-1]]  # phi: orthonormal
     flow = whiten @ ((moments.square - gamma * moments.onward) / count) @ whiten.T
     source = (1.0 - gamma) * whiten @ (moments.first / moments.starts)
     mean = whiten @ (moments.here / count)
-    found = np.linalg.solve(flow.T @ flow + strength * np.eye(size), flow.T @ source + strength * mean)
+    found = np.linalg.solve(flow.T @ flow + strength * np.eye(len(mean)), flow.T @ source + strength * mean)
     coefficients = whiten.T @ found
     return float(coefficients @ moments.reward / count / (1.0 - gamma)), coefficients
 

@@ -29,14 +29,24 @@ from damorl.parts import actor as actors
 from damorl.parts import fqe
 from damorl.record import store
 from damorl.types import Transition
-from tests.experiment.test_select import GAINS, GAMMA, SETTINGS, UNFITTED, world, write_data, write_run
+from tests.experiment.test_select import (
+    EPISODE,
+    EPISODES,
+    GAINS,
+    GAMMA,
+    SETTINGS,
+    UNFITTED,
+    world,
+    write_data,
+    write_run,
+)
 
 CONFIG = OPEConfig(SETTINGS, resamples=20, v_actions=4, features=16, groups=10)
 
 
 def record_densities(path: Path) -> None:
     with h5py.File(path, "a") as file:
-        file["infos/action_log_probs"] = np.full(len(file["rewards"]), np.log(0.5), np.float32)
+        file["infos/action_log_probs"] = np.full(EPISODES * EPISODE, np.log(0.5), np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +230,8 @@ def test_recorded_densities_are_of_the_stored_actions_units(data_path: Path, tmp
     """Actions of a torque in [-2, 2]: half as dense there as in [-1, 1]."""
     path = tmp_path / "torque.hdf5"
     shutil.copy(data_path, path)
-    with h5py.File(path, "a") as file:
+    with h5py.File(path, "a") as opened:
+        file: Any = opened
         file["actions"][:] *= 2.0
     dataset = load_dataset(path, action_bounds=(-2.0, 2.0))
     found = densities.recorded(dataset)

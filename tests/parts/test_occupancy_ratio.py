@@ -64,6 +64,17 @@ def test_strength_draws_the_ratio_to_the_datas_own_average():
     assert occupancy_ratio.solve(moments, GAMMA, 1e-8)[0] == pytest.approx(value, rel=1e-3)
 
 
+def test_features_that_depend_on_each_other_are_as_good_as_one_of_them():
+    """Every feature twice: the ratio of a pair is the sum of its two coefficients."""
+    moments, occupancy, value = exact_moments(terminal=False)
+    twice = np.concatenate([np.eye(PAIRS), np.eye(PAIRS)])
+    of_both = lambda leaf: twice @ leaf @ twice.T if leaf.ndim == 2 else twice @ leaf
+    doubled = Moments(moments.rows, moments.starts, *(of_both(leaf) for leaf in moments[2:]))
+    found, coefficients = occupancy_ratio.solve(doubled, GAMMA, 0.0)
+    assert found == pytest.approx(value, rel=1e-6)
+    np.testing.assert_allclose(coefficients.reshape(2, -1).sum(axis=0), occupancy / moments.here, rtol=1e-5)
+
+
 def test_groups_add_up_and_a_broken_moment_is_not_known():
     moments, _, value = exact_moments(terminal=False)
     two = Moments(*(np.stack([leaf, leaf]) for leaf in moments))
