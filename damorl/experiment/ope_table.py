@@ -38,7 +38,8 @@ RANK_RESAMPLES = 1000
 
 def judged(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """An estimate's number under its name, None where it is not known, and under `about` its interval, its effective
-    episodes and whether these are enough: None where there are no weights."""
+    episodes and under `trusted` whether these are enough: without them it cannot be trusted, with them it may still be
+    wrong. None where there are no weights."""
     about = {}
     for name, own in found.items():
         size = own.get("effective_episodes")
@@ -56,7 +57,7 @@ def pooled(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """For each data set and discount among the reports, what every estimator is worth over the policies of all runs.
 
     Rank correlation with the score and its 95 % interval over resampled policies, regret at 1 (the best score less that
-    of the policy that the estimator puts first), how many estimates can be trusted, and the median effective episodes.
+    of the policy that the estimator puts first), how many estimates have enough episodes, and the median of these.
     """
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for report in reports:
@@ -155,7 +156,7 @@ def format_pooled(group: Mapping[str, Any]) -> str:
         f"{group['dataset']}, discount {group['gamma']:g}: {group['num_policies']} policies of {group['num_runs']} "
         f"runs, {group['episodes']} episodes, densities {group['densities']}; {scores}",
         "",
-        "| estimate | rank correlation (95 %) | regret at 1 | trusted | effective episodes (median) |",
+        "| estimate | rank correlation (95 %) | regret at 1 | enough episodes | effective episodes (median) |",
         "|---|---|---|---|---|",
     ]
     for name, row in group["estimators"].items():
