@@ -71,7 +71,7 @@ def spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
 
     if len({score for _, score in pairs}) < 3 or len({value for value, _ in pairs}) < 2:
         return None
-    result: Any = spearmanr(*zip(*pairs, strict=True))
+    result: Any = spearmanr([value for value, _ in pairs], [score for _, score in pairs])
     return float(result.statistic)
 
 

@@ -36,7 +36,6 @@ from tests.experiment.test_select import (
     GAMMA,
     SETTINGS,
     UNFITTED,
-    world,
     write_data,
     write_run,
 )
@@ -251,25 +250,3 @@ def test_ranks_and_regret_by_hand() -> None:
     found = summed_up([about_run | {"episodes": 7, "saturated": 0.0, "policies": policies}])["estimators"]["dr"]
     assert found["rank_correlation"] == pytest.approx(0.4)
     assert (found["regret"], found["trusted"], found["median_effective_episodes"]) == (2.0, 0, 2.0)
-
-
-def sampled_return(gain: float, steps: int) -> float:
-    """The discounted value of `tanh(gain x + noise)` from the toy's starts."""
-    rng = np.random.default_rng(1)
-    x, total = rng.uniform(-2, 2, 20_000), 0.0
-    for step in range(steps):
-        total -= GAMMA**step * float(np.mean(x**2))
-        x = world(x, np.tanh(gain * x + rng.standard_normal(x.shape)), rng)
-    return total
-
-
-@pytest.mark.slow
-def test_what_can_be_trusted_is_near_the_value(data_path: Path, tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", data_path)
-    config = OPEConfig(SETTINGS, resamples=100, features=64)
-    (found,) = ope([run], config)
-    for gain, own in zip(GAINS.values(), found["policies"], strict=True):
-        short, endless = sampled_return(gain, 40), sampled_return(gain, 150)
-        print(gain, short, endless, {name: (own[name], about) for name, about in own["about"].items()})
-        assert own["fqe"] == pytest.approx(endless, rel=0.2)
-        assert own["dice"] == pytest.approx(endless, rel=0.2)
