@@ -13,7 +13,7 @@ from damorl._version import __version__
 
 if TYPE_CHECKING:
     from damorl import loggers
-    from damorl.api import evaluate, finetune, select, train
+    from damorl.api import evaluate, finetune, ope, select, train
     from damorl.data.datasets import Dataset
     from damorl.data.minari_export import export_minari
     from damorl.errors import UserError
@@ -56,6 +56,7 @@ __all__ = [
     "load_policy",
     "loggers",
     "model_env",
+    "ope",
     "register_task",
     "select",
     "sweep",
@@ -88,6 +89,7 @@ _HOMES = {
     "load_dataset": "damorl.experiment.sources",
     "load_policy": "damorl.experiment.policy",
     "model_env": "damorl.experiment.model_env",
+    "ope": "damorl.api",
     "register_task": "damorl.world.tasks",
     "sweep": "damorl.sweeps.run",
     "train": "damorl.api",

@@ -32,6 +32,7 @@ from damorl.world.play import MAX_STEPS
 from damorl.world.tasks import find_task
 
 if TYPE_CHECKING:
+    from damorl.experiment.ope_settings import OPEConfig
     from damorl.experiment.select import SelectConfig
 
 
@@ -111,6 +112,24 @@ def select(
 
     keep_compiled_programs()
     return run_selection([Path(run_dir) for run_dir in run_dirs], settings, force=force, quiet=quiet, make=make)
+
+
+def ope(
+    run_dirs: Sequence[str | Path],
+    settings: OPEConfig | None = None,
+    force: bool = False,
+    quiet: bool = False,
+    make: bool = True,
+) -> list[dict[str, Any]]:
+    """Off-policy estimates of what the kept policies of runs are worth: by importance weights, doubly robust, by a
+    ratio of occupancies, by fitted Q evaluation and in a learned model.
+
+    One dictionary per run, also written to its `ope.json`: see `damorl.experiment.ope.ope` and docs/ope.md.
+    """
+    from damorl.experiment.ope import ope as run_estimates
+
+    keep_compiled_programs()
+    return run_estimates([Path(run_dir) for run_dir in run_dirs], settings, force=force, quiet=quiet, make=make)
 
 
 def keep_compiled_programs() -> None:

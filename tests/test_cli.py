@@ -66,6 +66,7 @@ def test_a_bad_flag_exits_with_2(argv: list[str], capsys: pytest.CaptureFixture[
         ["data", "export"],
         ["data", "download"],
         ["select"],
+        ["ope"],
         ["model"],
         ["report"],
         ["export"],

@@ -236,6 +236,7 @@ def test_training_makes_its_data_unless_told_not_to(home: Path, tmp_path: Path) 
         ["data", "check"],
         ["data", "export"],
         ["select"],
+        ["ope"],
         ["model"],
         ["paper", "fig4"],
     ],

@@ -13,6 +13,7 @@ from damorl.cli import (
     finetune,
     leaderboard,
     model,
+    ope,
     paper,
     plugins,
     report,
@@ -34,6 +35,7 @@ USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv
   damorl eval RUN_DIR|FILE [--episodes N] [--noise S]     score policies in the simulator
               [--vary friction=0.8,1.2 mass=1.5]          and under changed physics
   damorl select RUN_DIR...                                choose a policy without a simulator
+  damorl ope RUN_DIR...                                   off-policy estimates of its policies, side by side
   damorl model RUN_DIR|DATASET [--horizon N]              how far a learned model can be trusted
   damorl report RUN_DIR|DIR... [--out report.html]        curves, tables and intervals as one page
   damorl leaderboard compare A B | summary DIR...         two stores of runs seed by seed; all scores as JSON
@@ -62,6 +64,7 @@ VERBS: dict[str, Verb] = {
     "sweep": sweep.sweep_verb,
     "eval": score.eval_verb,
     "select": select.select_verb,
+    "ope": ope.ope_verb,
     "model": model.model_verb,
     "report": report.report_verb,
     "leaderboard": lambda argv: dispatch(leaderboard.VERBS, argv, "damorl leaderboard"),

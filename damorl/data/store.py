@@ -56,6 +56,16 @@ def count_rows(file: h5py.File, columns: ColumnMap | None = None) -> dict[str, i
     return found
 
 
+def read_array(path: Path, name: str) -> np.ndarray | None:
+    """One array of an HDF5 file, one that is no part of a data set say; None if there is none that can be read."""
+    try:
+        with h5py.File(path, "r") as file:
+            found = _read_column(file, name)
+    except OSError:
+        return None
+    return found if isinstance(found, np.ndarray) else None
+
+
 def why_not_hdf5(path: Path, reason: Exception) -> str:
     """What a file is that made `read_hdf5` raise `reason`."""
     if not h5py.is_hdf5(path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 ESTIMATORS = {"fqe": "FQE", "model_value": "model"}
@@ -9,16 +11,35 @@ ESTIMATORS = {"fqe": "FQE", "model_value": "model"}
 
 Policy = dict[str, Any]
 """`seed` (and `setting` in a population), `step`, `fqe`, `model_value`, `model_std` and `score`; None where there is
-none, or an estimate diverged."""
+none, or an estimate diverged. `policy` is a digest of the network, where it is known."""
 
 
-def choose(policies: list[Policy]) -> dict[str, Any]:
+def distinct(policies: Iterable[Policy]) -> list[Policy]:
+    """Each network once, however many steps it was kept at: its first row, with the mean of the scores of all.
+
+    A run may keep one policy for long (`keep = "validated"`). Each of its evaluations has other starts, so that their
+    mean is the better score, and counted one by one they would pass for as many policies with the same estimate.
+    """
+    groups: dict[Any, list[Policy]] = {}
+    for index, policy in enumerate(policies):
+        groups.setdefault(policy.get("policy", index), []).append(policy)
+    return [group[0] | {"score": mean_score(group)} for group in groups.values()]
+
+
+def mean_score(policies: Sequence[Policy]) -> float | None:
+    """The mean of the scores that are known; None without any."""
+    known = [policy["score"] for policy in policies if policy["score"] is not None]
+    return statistics.fmean(known) if known else None
+
+
+def choose(policies: list[Policy], fields: Iterable[str] = ESTIMATORS) -> dict[str, Any]:
     """The policy that each estimator thinks best, and under `best` the one with the highest real score.
 
     Each is `{"seed", "step", "score", "regret"}`, with `setting` in a population, where the regret is the best score
-    less this one's. None where no
-    estimate, or no score, is known.
+    less this one's. None where no estimate, or no score, is known. A policy that was kept at several steps is one, with
+    its first step and the mean of its scores.
     """
+    policies = distinct(policies)
     scores = [policy["score"] for policy in policies if policy["score"] is not None]
 
     def greatest(field: str) -> dict[str, Any] | None:
@@ -29,27 +50,29 @@ def choose(policies: list[Policy]) -> dict[str, Any]:
         regret = None if best["score"] is None else max(scores) - best["score"]
         return {name: best[name] for name in ("seed", "setting", "step", "score") if name in best} | {"regret": regret}
 
-    return {name: greatest(name) for name in ESTIMATORS} | {"best": greatest("score")}
+    return {name: greatest(name) for name in fields} | {"best": greatest("score")}
 
 
-def rank_correlation(policies: list[Policy]) -> dict[str, Any]:
+def rank_correlation(policies: list[Policy], fields: Iterable[str] = ESTIMATORS) -> dict[str, Any]:
     """Spearman's rank correlation of each estimator with the real scores, and over how many policies.
 
     None where fewer than three distinct scores, or only one distinct estimate, leave nothing to rank. A policy whose
-    estimate diverged is left out of that estimator's correlation.
+    estimate diverged is left out of that estimator's correlation; one that was kept at several steps counts once.
     """
+    policies = distinct(policies)
+    of = lambda field: spearman([(p[field], p["score"]) for p in policies if None not in (p["score"], p[field])])
+    scored = sum(policy["score"] is not None for policy in policies)
+    return {name: of(name) for name in fields} | {"num_policies": scored}
+
+
+def spearman(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Of (estimate, score); None where they leave nothing to rank."""
     from scipy.stats import spearmanr
 
-    def of(field: str) -> float | None:
-        known = [p for p in policies if p["score"] is not None and p[field] is not None]
-        values, scores = [p[field] for p in known], [p["score"] for p in known]
-        if len(set(scores)) < 3 or len(set(values)) < 2:
-            return None
-        result: Any = spearmanr(values, scores)
-        return float(result.statistic)
-
-    scored = sum(policy["score"] is not None for policy in policies)
-    return {name: of(name) for name in ESTIMATORS} | {"num_policies": scored}
+    if len({score for _, score in pairs}) < 3 or len({value for value, _ in pairs}) < 2:
+        return None
+    result: Any = spearmanr([value for value, _ in pairs], [score for _, score in pairs])
+    return float(result.statistic)
 
 
 def pooled_correlations(selections: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from damorl.algos.base import OfflineData, Problem
+from damorl.behaviour.host_policy import NumpyPolicy, to_arrays
 from damorl.core.nets import MLP, Dense
 from damorl.data.datasets import Dataset
 from damorl.errors import UserError
@@ -30,9 +31,10 @@ from damorl.experiment.ranking import choose, rank_correlation
 from damorl.experiment.result import list_policies, load_layers, require_network
 from damorl.experiment.sources import load_run_dataset
 from damorl.parts import dynamics, dynamics_fit
-from damorl.parts.fqe import FQEConfig, FQEResult, evaluate_policies
+from damorl.parts.fqe import Act, FQEConfig, FQEResult, act_mode, evaluate_policies
 from damorl.parts.model_value import Episode, ModelValue, fit_bounds, model_values
 from damorl.record import store
+from damorl.record.checkpoint import digest
 from damorl.record.members import Member, members_of
 
 SELECTION = "selection.json"
@@ -158,6 +160,7 @@ def read_selection(run: Run) -> dict[str, Any] | None:
         kept = [
             {name: policy[name] for name in ("step", "seed", "setting") if name in policy}
             for policy in found["policies"]
+            if "policy" in policy  # earlier versions did not tell policies apart
         ]
     except (UserError, KeyError, TypeError):
         return None
@@ -182,14 +185,15 @@ def gather(run: Run, source: Dataset | Path | str | None, quiet: bool, make: boo
 
 def judge(run: Run, evidence: Evidence, quiet: bool) -> dict[str, Any]:
     """Both estimates of every kept policy beside its score; written to `selection.json`."""
-    actors = stack_actors([load_layers(run.run_dir, m.seed, step, m.setting) for step, m in run.kept])
+    layers = load_kept(run)
+    actors = stack_actors(layers)
     horizon = run.settings.horizon or default_horizon(evidence.dataset, run.settings.fqe.gamma)
     fqe = fitted_values(run, evidence, actors, quiet)
     model = imagined_values(run, evidence, actors, horizon, quiet)
     metric, scores = real_scores(run)
     policies = [
-        row | {"score": scores.get((step, member.seed, member.setting))}
-        for row, (step, member) in zip(policy_rows(run, fqe, model), run.kept, strict=True)
+        row | {"score": scores.get((step, member.seed, member.setting)), "policy": layers_digest(own)}
+        for row, (step, member), own in zip(policy_rows(run, fqe, model), run.kept, layers, strict=True)
     ]
     dataset = evidence.dataset
     selection = {
@@ -208,6 +212,16 @@ def judge(run: Run, evidence: Evidence, quiet: bool) -> dict[str, Any]:
     }
     store.write_json(run.run_dir / SELECTION, selection, seal=True)
     return store.plain(selection)
+
+
+def load_kept(run: Run) -> list[NumpyPolicy]:
+    """The layers of every kept policy."""
+    return [load_layers(run.run_dir, member.seed, step, member.setting) for step, member in run.kept]
+
+
+def layers_digest(layers: NumpyPolicy) -> str:
+    """What tells policies apart: a run may keep the same one at many steps."""
+    return digest(to_arrays(layers), {})[:16]
 
 
 def policy_rows(run: Run, fqe: FQEResult | None, model: ModelValue | None) -> list[dict[str, Any]]:
@@ -237,21 +251,23 @@ def draw_starts(initial_obs: Any, count: int, seed: int) -> Any:
     return initial_obs[np.resize(order, count)]
 
 
-def fitted_values(run: Run, evidence: Evidence, actors: MLP, quiet: bool) -> FQEResult:
+def fitted_values(run: Run, evidence: Evidence, actors: MLP, quiet: bool, act: Act = act_mode) -> FQEResult:
     """Fitted Q evaluation of all policies at once."""
     settings, initial_obs = run.settings, evidence.data.initial_obs
     key = jax.random.fold_in(jax.random.key(settings.seed), FQE_STREAM)
     starts = draw_starts(initial_obs, min(len(initial_obs), FQE_STARTS), settings.seed)
     with bar(f"fitted Q, {len(run.kept)} policies", settings.fqe.num_updates, "update", quiet) as advance:
-        return evaluate_policies(key, settings.fqe, actors, evidence.data.rows, starts, on_block=advance)
+        return evaluate_policies(key, settings.fqe, actors, evidence.data.rows, starts, act, on_block=advance)
 
 
-def imagined_values(run: Run, evidence: Evidence, actors: MLP, horizon: int, quiet: bool) -> ModelValue:
+def imagined_values(
+    run: Run, evidence: Evidence, actors: MLP, horizon: int, quiet: bool, act: Act = act_mode
+) -> ModelValue:
     """The value of all policies in the model at once."""
     settings, elites = run.settings, run.settings.dynamics.num_elites
     key = jax.random.fold_in(jax.random.key(settings.seed), ROLLOUT_STREAM)
     starts = draw_starts(evidence.data.initial_obs, -(-settings.starts // elites) * elites, settings.seed)
-    episode = Episode(evidence.problem.termination, settings.fqe.gamma, horizon, noise=settings.rollout_noise)
+    episode = Episode(evidence.problem.termination, settings.fqe.gamma, horizon, act, settings.rollout_noise)
     bounds = fit_bounds(evidence.data.rows, evidence.model, settings.known_share)
     with bar(f"model rollouts, {len(run.kept)} policies", horizon, "step", quiet) as advance:
         return model_values(key, evidence.model, actors, starts, bounds, episode, advance)

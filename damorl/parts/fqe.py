@@ -100,6 +100,10 @@ class FQEResult(NamedTuple):
     """`[block, policy]`: the estimate after every block."""
     td_error: np.ndarray
     """`[block, policy]`: root mean squared Bellman error over a block's batches."""
+    critics: Params = None
+    """The networks that the values are of, with a leading policy axis; see `q_value`."""
+    units: Units | None = None
+    """Of the critics."""
 
 
 def fit_units(rows: Transition, gamma: float) -> Units:
@@ -200,4 +204,5 @@ def evaluate_policies(
         on_block((block + 1) * config.block_updates)
     possible = float(jnp.max(jnp.abs(rows.reward))) / (1.0 - config.gamma)
     believable = np.abs(curve[-1]) <= BELIEVABLE * possible  # False for NaN
-    return FQEResult(np.where(believable, curve[-1], np.nan), np.stack(curve), np.stack(errors))
+    values = np.where(believable, curve[-1], np.nan)
+    return FQEResult(values, np.stack(curve), np.stack(errors), states.target, data[2])

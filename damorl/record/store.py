@@ -14,6 +14,7 @@
     dataset.json      the data set's card, dataset.png its picture
     policies.safetensors, policies/  the last policy, and those kept on the way
     selection.json    what `damorl select` thinks of them; early_stop.json the scores that early stopping went by
+    ope.json          off-policy estimates of them, as `damorl ope` made them
     model.json        how well its model predicts, as `damorl model` found; model.png is the picture
     curves.png        the learning curves
     .lock             held by the process that makes the run, for as long as it lives

@@ -56,6 +56,18 @@ def test_diverged_and_unscored_policies_do_not_count():
     assert rank_correlation(rows)["num_policies"] == 5
 
 
+def test_a_policy_that_was_kept_at_many_steps_counts_once_with_the_mean_of_its_scores():
+    """The second of `RANKED` three times, with scores around its 40; counted thrice it would rank otherwise."""
+    repeated = policies((1.0, 9.0, 20.0), (2.0, 5.0, 70.0), (9.0, 6.0, 35.0), (2.0, 5.0, 10.0), (4.0, 1.0, 60.0))
+    repeated += policies((2.0, 5.0, None), (2.0, 5.0, 40.0))
+    marked = [row | {"policy": name} for row, name in zip(repeated, "abcbdbb", strict=True)]
+    assert rank_correlation(marked) == rank_correlation(RANKED)
+    assert rank_correlation(repeated) != rank_correlation(RANKED)
+    chosen = choose(marked)
+    assert (chosen["fqe"]["regret"], chosen["best"]["score"]) == (25.0, 60.0)
+    assert choose(repeated)["best"]["score"] == 70.0
+
+
 @pytest.mark.parametrize(
     "rows",
     [

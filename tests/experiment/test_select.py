@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,17 @@ def test_other_kept_policies_or_a_damaged_file_make_it_again(run_dir: Path, fits
     assert json.loads((run_dir / "selection.json").read_text())["holdout_error"] == 0.5
 
 
+def test_a_network_that_was_kept_twice_counts_once(data_path: Path, tmp_path: Path, fits: list[Path]) -> None:
+    run = write_run(tmp_path / "run", data_path)
+    shutil.copy(run / "policies" / "step_000000100.safetensors", run / "policies" / "step_000000200.safetensors")
+    (found,) = select([run], SETTINGS)
+    assert len({policy["policy"] for policy in found["policies"]}) == found["rank_correlation"]["num_policies"] == 4
+    earlier = [{name: value for name, value in row.items() if name != "policy"} for row in found["policies"]]
+    store.write_json(run / "selection.json", store.read_json(run / "selection.json") | {"policies": earlier})
+    select([run], SETTINGS)
+    assert len(fits) == 2  # a version that did not tell policies apart had made it
+
+
 def test_a_diverged_estimate_is_stored_as_missing(run_dir: Path) -> None:
     found = json.loads((run_dir / "selection.json").read_text())
     assert [p["fqe"] for p in found["policies"]] == [0.0, None, 2.0, 3.0, 4.0, 5.0]
@@ -284,7 +296,7 @@ def test_the_command_prints_a_table_or_json(
     settings = printed["runs"][0]["settings"]
     assert (settings["fqe"]["num_updates"], settings["fqe"]["hidden"]) == (3000, [16])
     assert (settings["dynamics"]["max_batches"], settings["starts"], printed["runs"][0]["horizon"]) == (700, 4, 25)
-    assert printed["pooled"][0]["num_policies"] == 2 * len(GAINS)
+    assert printed["pooled"][0]["num_policies"] == len(GAINS)  # both runs kept the same networks
     assert select_verb([*words, "--starts", "4"]) == 0
     table = capsys.readouterr().out
     assert len(fits) == 2  # the second call found the first one's files

@@ -9,7 +9,8 @@ import damorl
 
 PACKAGE = Path(damorl.__path__[0])
 GROUPS = {
-    "Train and score": ("train", "finetune", "Result", "evaluate", "select", "list_policies", "compare", "sweep"),
+    "Train and score": ("train", "finetune", "Result", "evaluate", "list_policies", "compare", "sweep"),
+    "Choose without a simulator": ("select", "ope"),
     "Data and tasks": (
         "load_dataset",
         "Dataset",
