@@ -62,14 +62,14 @@ def film(
     """Film one episode of each policy, all from the same start, side by side in one animated WebP or GIF of at most
     2 MB.
 
-    `paths` are run directories, exported files or names of the [zoo](docs/gallery.md#model-zoo), of one task. `seed` is
-    what the episodes are reset with. The first `steps` steps are filmed, by default ten seconds of the simulated world;
-    below each panel stands what the whole episode earned. `names` are the panels' names, by default the algorithms and
-    what their settings change. With `behaviour` the first panel is the best of the policies that made the built-in data
-    set, whose actions are sampled, as they were for the data. `policy_seed` says which seed's policy of runs, the first
-    one by default. The same arguments give the same film on the same machine. UserError for policies of several tasks,
-    a task without a simulator or without pictures, a name that ends in neither .webp nor .gif, and where MuJoCo can
-    draw with neither EGL nor OSMesa.
+    `paths` are run directories, exported files or names of the zoo (`zoo:hopper-medium-expert`), of one task. `seed`
+    is what the episodes are reset with. The first `steps` steps are filmed, by default ten seconds of the simulated
+    world; below each panel stands what the whole episode earned. `names` are the panels' names, by default the
+    algorithms and what their settings change. With `behaviour` the first panel is the best of the policies that made
+    the built-in data set, whose actions are sampled, as they were for the data. `policy_seed` says which seed's policy
+    of runs, the first one by default. The same arguments give the same film on the same machine. UserError for policies
+    of several tasks, a task without a simulator or without pictures, a name that ends in neither .webp nor .gif, and
+    where MuJoCo can draw with neither EGL nor OSMesa.
     """
     paths, out = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)], Path(out)
     check_name(out)

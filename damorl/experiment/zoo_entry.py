@@ -48,6 +48,7 @@ def collect(run_dirs: Sequence[Path], folder: Path = zoo.FOLDER, settings: Selec
             raise UserError(f"{run_dir}: expected a finished run, found none; finish it first (--resume)")
         groups.setdefault(store.read_json(run_dir / store.CONFIG)["data"]["sha256"], []).append(run_dir)
     for group in groups.values():
+        group.sort(key=lambda run_dir: store.read_json(run_dir / store.CONFIG)["seeds"])
         check_group(group)
     return [write_entry(group, select(group, settings), folder) for group in groups.values()]
 
