@@ -105,7 +105,7 @@ def measure(threads: int, seconds: float, updates: int, workload: Any = None) ->
     import jax
     import torch
 
-    from damorl.experiment.bench import Seeds, Workload, fresh_state, interleave, synthetic_data
+    from damorl.bench.stages import Seeds, Workload, fresh_state, interleave, synthetic_data
 
     torch.set_num_threads(threads)
     workload = workload or Workload(updates=updates, num_seeds=(1,))

@@ -34,9 +34,9 @@ def measure(preset: str, seconds: float) -> dict[str, Any]:
     """Microseconds of an update with each option, and each as a multiple of the joint one's."""
     import dataclasses
 
-    from damorl.experiment.bench import Seeds, fresh_state, full_workload
-    from damorl.experiment.bench_algorithms import DATASET, whole_data
-    from damorl.experiment.bench_clock import interleave, machine
+    from damorl.bench.algorithms import DATASET, whole_data
+    from damorl.bench.clock import interleave, machine
+    from damorl.bench.stages import Seeds, fresh_state, full_workload
     from damorl.experiment.config import defaults, find_algorithm, replace
 
     algorithm, sizes = find_algorithm("damo"), full_workload()

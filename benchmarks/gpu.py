@@ -85,7 +85,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
     """The figures of this machine: those measured by an earlier call, or new ones."""
     import jax
 
-    from damorl.experiment.bench import format_bench, run_bench
+    from damorl.bench.stages import format_bench, run_bench
     from damorl.record import store
 
     device = "tiny-" * args.tiny + re.sub("[^a-z0-9]+", "-", jax.devices()[0].device_kind.lower())
@@ -101,7 +101,7 @@ def bench(args: argparse.Namespace) -> dict[str, Any]:
 
 def tiny_workload() -> Any:
     """Of the smoke preset's sizes."""
-    from damorl.experiment.bench import Workload
+    from damorl.bench.stages import Workload
     from damorl.experiment.config import defaults
 
     _, config = defaults("damo", "smoke", "")

@@ -69,9 +69,9 @@ def profile(name: str, preset: str) -> dict[str, Any]:
 
     import jax
 
-    from damorl.experiment.bench import Seeds, fresh_state, full_workload
-    from damorl.experiment.bench_algorithms import DATASET, whole_data
-    from damorl.experiment.bench_clock import clock
+    from damorl.bench.algorithms import DATASET, whole_data
+    from damorl.bench.clock import clock
+    from damorl.bench.stages import Seeds, fresh_state, full_workload
     from damorl.experiment.config import defaults, find_algorithm
 
     algorithm, config, sizes = find_algorithm(name), defaults(name, preset, DATASET)[1], full_workload()

@@ -1,4 +1,4 @@
-"""The records that travel between the rooms of the house. No logic lives here."""
+"""The records that travel between the packages. No logic lives here."""
 
 from __future__ import annotations
 

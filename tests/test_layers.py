@@ -1,4 +1,4 @@
-"""The house: which room may use which, read from the sources themselves."""
+"""The architecture: which package may use which, read from the sources themselves."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import damorl
 
 PACKAGE = Path(damorl.__path__[0])
 
-# A room is a module or folder right under `damorl`. It may use itself and what stands here; "room.module" lets one
-# module of a room through. A room that is missing here may not exist: draw its arrow first.
+# A package is a module or folder right under `damorl`. It may use itself and what stands here; "package.module" lets
+# one module of a package through. A package that is missing here may not exist: draw its arrow first.
 _CORE = {"types", "errors", "files", "bars", "core"}
 _LEARN = _CORE | {"parts", "algos"}
 _LIVE = _CORE | {"plugins", "parts", "world", "data", "behaviour"}
-_HOUSE = _LEARN | _LIVE | {"_version", "record", "report", "experiment", "theory"}
+_ALL_BUT_TOP = _LEARN | _LIVE | {"_version", "record", "report", "experiment", "theory"}
 ALLOWED: dict[str, set[str]] = {
     "_version": set(),
     "types": set(),
@@ -38,13 +38,14 @@ ALLOWED: dict[str, set[str]] = {
     "record": {"types", "errors", "files", "_version"},
     "report": _CORE | {"record"},
     "experiment": _LEARN | _LIVE | {"_version", "record", "report"},
+    "bench": _LEARN | _LIVE | {"_version", "record", "report", "experiment"},
     "loggers": {"errors", "record", "experiment"},
-    "api": _HOUSE,
-    "sweeps": _HOUSE | {"api"},
-    "testing": _HOUSE | {"api"},
-    "": _HOUSE | {"loggers", "api", "sweeps"},  # damorl/__init__.py
-    "paper": _HOUSE | {"api", "sweeps"},
-    "cli": _HOUSE | {"loggers", "api", "", "paper", "sweeps"},
+    "api": _ALL_BUT_TOP,
+    "sweeps": _ALL_BUT_TOP | {"api"},
+    "testing": _ALL_BUT_TOP | {"api"},
+    "": _ALL_BUT_TOP | {"loggers", "api", "sweeps"},  # damorl/__init__.py
+    "paper": _ALL_BUT_TOP | {"api", "sweeps"},
+    "cli": _ALL_BUT_TOP | {"bench", "loggers", "api", "", "paper", "sweeps"},
     "__main__": {"cli"},
 }
 # Inside `algos` only these see the algorithms; an algorithm sees these and no other algorithm.
@@ -79,7 +80,7 @@ def imports(source: str, module: str, is_folder: bool) -> Iterator[str]:
 
 
 def _module_part(name: str) -> str:
-    """`damorl.core.nets.MLP` -> `core.nets`: the longest front that is a module, or a room's name as it stands."""
+    """`damorl.core.nets.MLP` -> `core.nets`: the longest front that is a module, or a package's name as it stands."""
     parts = name.split(".")[1:]
     fronts = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
     return next((front for front in fronts if front in MODULES or front in ALLOWED), "")
@@ -87,18 +88,18 @@ def _module_part(name: str) -> str:
 
 def violations(source: str, module: str, is_folder: bool = False) -> list[str]:
     """One sentence for each import in `source` that goes against the arrows, were it the text of `module`."""
-    room = module.split(".")[0]
-    if room not in ALLOWED:
-        return [f"damorl/{room} has no arrows in ALLOWED"]
+    package = module.split(".")[0]
+    if package not in ALLOWED:
+        return [f"damorl/{package} has no arrows in ALLOWED"]
     targets = sorted(set(imports(source, module, is_folder)))
     return [f"{module or 'damorl'} imports {target or 'damorl'}" for target in targets if not _may(module, target)]
 
 
 def _may(module: str, target: str) -> bool:
-    room, target_room = module.split(".")[0], target.split(".")[0]
-    if room == target_room == "algos":
+    package, target_package = module.split(".")[0], target.split(".")[0]
+    if package == target_package == "algos":
         return module in ALGO_HUBS or target in ALGO_HUBS or module == target
-    return room == target_room or bool({target_room, target} & ALLOWED[room])
+    return package == target_package or bool({target_package, target} & ALLOWED[package])
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module or "damorl")
@@ -108,12 +109,12 @@ def test_imports_follow_the_arrows(module: str) -> None:
 
 
 def test_the_arrows_have_no_circle() -> None:
-    reached = {room: set(allowed) for room, allowed in ALLOWED.items()}
+    reached = {package: set(allowed) for package, allowed in ALLOWED.items()}
     for _ in ALLOWED:
-        for room, below in reached.items():
-            reached[room] = below.union(*(reached.get(other.split(".")[0], set()) for other in below))
-    assert [room for room, below in reached.items() if room in below] == []
-    assert [room for room, below in reached.items() if "cli" in below] == ["__main__"]
+        for package, below in reached.items():
+            reached[package] = below.union(*(reached.get(other.split(".")[0], set()) for other in below))
+    assert [package for package, below in reached.items() if package in below] == []
+    assert [package for package, below in reached.items() if "cli" in below] == ["__main__"]
 
 
 @pytest.mark.parametrize(

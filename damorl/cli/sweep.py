@@ -77,7 +77,7 @@ def sweep_verb(argv: list[str]) -> int:
         return 0
     from damorl.sweeps.run import sweep
 
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # a scheduler's way to say stop
+    signal.signal(signal.SIGTERM, stop)
     try:
         result = sweep(
             args.grid,
@@ -105,6 +105,11 @@ def sweep_verb(argv: list[str]) -> int:
         for failure in result.failed:
             print(f"failed: {failure['run']}: {failure['kind']}: {failure['reason']}")
     return 0 if result.complete else 1
+
+
+def stop(*_: object) -> None:
+    """What a scheduler's SIGTERM does. Not by way of SIGINT: shells let their background jobs ignore that one."""
+    raise KeyboardInterrupt
 
 
 def form_of(args: SweepArgs) -> Literal["live", "lines", "quiet", "json"]:

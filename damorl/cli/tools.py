@@ -1,4 +1,4 @@
-"""`damorl data train-behaviour` and `damorl bench`: for those who build the house."""
+"""`damorl data train-behaviour` and `damorl bench`: for those who develop damorl."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def bench_verb(argv: list[str]) -> int:
 
 def grown(args: BenchArgs) -> tuple[dict[str, Any], Callable[[Any], str]]:
     """The figures of --growth, drawn if asked for, and what writes them as a table."""
-    from damorl.experiment.bench_growth import format_growth, run_growth_bench
+    from damorl.bench.growth import format_growth, run_growth_bench
 
     if len(args.algo) != 1 or args.algo == ("all",) or args.compare is not None:
         found = "--compare" if args.compare is not None else f"--algo {' '.join(args.algo)}"
@@ -123,22 +123,22 @@ def measured(args: BenchArgs) -> tuple[dict[str, Any], Callable[[Any], str]]:
     names = tuple(sorted(ALGORITHMS)) if args.algo == ("all",) else args.algo
     algorithms, preset = [find_algorithm(name) for name in names], args.preset or "paper"
     if args.compare is not None and not args.compare.is_file():
-        from damorl.experiment.bench_compare import compare_checkouts, format_comparison
+        from damorl.bench.compare import compare_checkouts, format_comparison
 
         return compare_checkouts(args.compare, names, args.seconds, preset, args.json), format_comparison
     if args.compare is None and names == ("damo",):
-        from damorl.experiment.bench import format_bench, run_bench
+        from damorl.bench.stages import format_bench, run_bench
 
         return run_bench(args.seconds, quiet=args.json), format_bench
     if args.compare is None and len(names) == 1 and algorithms[0].planner is not None:
-        from damorl.experiment.bench_planner import format_planner_bench, run_planner_bench
+        from damorl.bench.planner import format_planner_bench, run_planner_bench
 
         return run_planner_bench(names[0], args.seconds, args.json), format_planner_bench
-    from damorl.experiment.bench_algorithms import format_algorithms_bench, run_algorithms_bench
+    from damorl.bench.algorithms import format_algorithms_bench, run_algorithms_bench
 
     figures = run_algorithms_bench(() if args.algo == ("all",) else names, args.seconds, args.json, preset)
     if args.compare is None:
         return figures, format_algorithms_bench
-    from damorl.experiment.bench_compare import compare_saved, format_comparison
+    from damorl.bench.compare import compare_saved, format_comparison
 
     return compare_saved(args.compare, figures), format_comparison

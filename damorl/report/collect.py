@@ -18,7 +18,7 @@ import numpy as np
 
 from damorl.errors import UserError
 from damorl.record.compact import read_record, record_rows
-from damorl.record.store import CONFIG, FAILURE, METRICS, PROVENANCE, Row, read_json, read_metrics
+from damorl.record.store import CONFIG, FAILURE, METRICS, MODELS, PROVENANCE, Row, read_json, read_metrics
 
 PNG = b"\x89PNG\r\n\x1a\n"
 CARD, PICTURE, SELECTION = "dataset.json", "dataset.png", "selection.json"
@@ -74,6 +74,8 @@ class Run:
     """Why the last try of a sweep failed."""
     finals: Mapping[tuple[int, str], float] = field(default_factory=dict, repr=False)
     """Of a record: the last-10 mean by seed and metric, in full where the curves are rounded."""
+    models: Mapping[int, str] = field(default_factory=dict, repr=False)
+    """The hash of the dynamics that each seed was given, of those that have one."""
     title: str = ""
     """What to call it if not by its directory."""
     setting: str | None = None
@@ -150,6 +152,7 @@ def read_run(path: Path) -> Run:
         picture=_read_picture(path / PICTURE),
         selection=optional(SELECTION),
         failure=failure_of(path),
+        models=_models((optional(MODELS) or {}).get("sha256")),
     )
 
 
@@ -167,8 +170,13 @@ def _from_record(path: Path) -> Run:
             for unit, value in record["seeds"][str(seed)]["final"].items()
             if unit in metrics
         },
+        models=_models(record["model_sha256"]),
         title=record["run"],
     )
+
+
+def _models(hashes: Mapping[str, str | None] | None) -> dict[int, str]:
+    return {int(seed): sha256 for seed, sha256 in (hashes or {}).items() if sha256}
 
 
 def failure_of(run_dir: Path) -> str:

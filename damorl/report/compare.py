@@ -57,6 +57,17 @@ def compare(runs: Sequence[Run], seed: int = 0) -> Comparison:
     )
 
 
+def replication(comparison: Comparison) -> str:
+    """What was repeated to get the seeds of a method, and what was not, in two sentences."""
+    own = "its initial parameters, all its random draws"
+    if any(run.models for run in comparison.runs):
+        own += " and, where a model is learned, the fit of its own model"
+    return (
+        f"What is repeated is the seed: {own}. The data set is the same for all seeds, so no interval tells what other "
+        "data of the same kind would give."
+    )
+
+
 def cautions(comparison: Comparison) -> list[str]:
     """One sentence for each reason not to compare, or not to believe, some of the numbers."""
     return [
@@ -64,6 +75,7 @@ def cautions(comparison: Comparison) -> list[str]:
         *_unequal_clocks(comparison),
         *_unequal_scales(comparison),
         *(sentence for result in comparison.results for sentence in _thin_results(result)),
+        *(sentence for result in comparison.results for sentence in _shared_models(result)),
         *_few_evaluations(comparison),
         *(sentence for method in comparison.methods for sentence in _changing_settings(comparison, method)),
         *_uneven_aggregate(comparison.aggregate),
@@ -134,6 +146,18 @@ def _thin_results(result: Result) -> Iterator[str]:
         yield f"{where}: {result.missing} of {result.missing + len(result.counted)} seeds are missing or unfinished."
     if any(score.status is Status.DUPLICATE for _, score in result.seeds):
         yield f"{where}: a seed is there more than once; it counts once."
+
+
+def _shared_models(result: Result) -> Iterator[str]:
+    """Seeds that were trained in the same model repeat less than they seem to."""
+    counted = [run.models.get(score.seed) for run, score in result.seeds if score in result.counted]
+    known = [sha256 for sha256 in counted if sha256]
+    models = len(set(known))
+    if models < len(known):
+        yield (
+            f"{result.method.label} on {result.data.label}: {len(known)} seeds share {models} fitted "
+            f"model{'s' * (models > 1)}: the interval leaves out how much one fit differs from another."
+        )
 
 
 def _changing_settings(comparison: Comparison, method: Method) -> Iterator[str]:

@@ -16,7 +16,7 @@ from damorl.errors import UserError
 from damorl.files import atomic_file, writing
 from damorl.record.store import plain
 from damorl.report.collect import Run
-from damorl.report.compare import Comparison, cautions, compare
+from damorl.report.compare import Comparison, cautions, compare, replication
 from damorl.report.curves import PANELS, Panel, references
 from damorl.report.figures import Line, histogram_svg, panel_svg, profile_svg
 from damorl.report.html import render, require_html
@@ -120,7 +120,8 @@ def gather_bands(comparison: Comparison) -> Bands:
 def method_note(comparison: Comparison) -> str:
     """How the numbers were made, in one paragraph."""
     return (
-        "A seed's score is the mean of its last 10 evaluations. Std, and what follows a ±, is the sample standard "
+        f"A seed's score is the mean of its last 10 evaluations. {replication(comparison)} "
+        "Std, and what follows a ±, is the sample standard "
         "deviation over seeds (n - 1). Intervals are 95 % percentile intervals of the stratified bootstrap over seeds, "
         f"not over data sets ({AGGREGATE_REPS:,} draws, {PAIR_REPS:,} for pairs, profiles and curves, from seed "
         f"{comparison.seed}). With three seeds such an interval holds the true mean only about three times in four, "

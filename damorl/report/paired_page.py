@@ -103,7 +103,8 @@ def note(paired: Paired) -> str:
     """How the numbers were made."""
     return (
         "A seed's score is the mean of its last 10 evaluations; a pair is the same algorithm, data and seed in both "
-        "stores. Intervals are 95 % percentile intervals of the bootstrap over pairs, drawn within each data set "
+        "stores, whose model may be another fit. "
+        "Intervals are 95 % percentile intervals of the bootstrap over pairs, drawn within each data set "
         f"({AGGREGATE_REPS:,} draws from seed {paired.seed}); with few seeds they are too narrow. An interval that "
         "leaves 0 out speaks for a difference on these data sets, one that holds it does not speak for none."
     )

@@ -1,4 +1,4 @@
-"""OptiDICE's losses by hand, its absorbing state, and the actor that leaves the house."""
+"""OptiDICE's losses by hand, its absorbing state, and the actor that is saved."""
 
 from __future__ import annotations
 

@@ -12,10 +12,10 @@ import pytest
 
 import damorl
 from benchmarks.soak.same import numbers
+from damorl.bench import planner as bench_planner
 from damorl.cli import main
 from damorl.data.datasets import Dataset
 from damorl.errors import UserError
-from damorl.experiment import bench_planner
 from damorl.experiment import train as loop
 from damorl.experiment.config import RunConfig, defaults, from_dict, replace
 from damorl.experiment.evaluation import EVAL_SEED

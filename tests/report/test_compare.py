@@ -12,7 +12,7 @@ import pytest
 from damorl.errors import UserError
 from damorl.record.store import append_metrics, read_json, write_json
 from damorl.report.collect import Status, read_run, seed_score
-from damorl.report.compare import cautions, compare
+from damorl.report.compare import cautions, compare, replication
 from damorl.report.methods import flatten
 from damorl.report.statistics import Estimate
 from damorl.report.stores import read_runs
@@ -76,6 +76,18 @@ def test_runs_of_one_method_are_pooled_and_a_seed_counts_once(make_run, tmp_path
     assert [score.last_10_mean for score in result.counted] == [55.5, 65.5, 75.5]
     assert [score.status for _, score in result.seeds].count(Status.DUPLICATE) == 1
     assert any("more than once" in sentence for sentence in cautions(comparison))
+
+
+def test_what_is_repeated_is_told_and_seeds_in_one_model_are_a_caution(make_run):
+    run_dirs = [make_run("a", levels={0: 50.0, 1: 60.0, 2: 70.0}), make_run("b", algo="bc", levels={0: 1.0, 1: 2.0})]
+    assert "model" not in replication(compare(read_runs(run_dirs)))
+    write_json(run_dirs[0] / "models.json", {"sha256": {"0": "aa", "1": "bb", "2": "cc"}})
+    comparison = compare(read_runs(run_dirs))
+    assert "its own model. The data set is the same for all seeds" in replication(comparison)
+    assert not [sentence for sentence in cautions(comparison) if "share" in sentence]
+    write_json(run_dirs[0] / "models.json", {"sha256": {"0": "aa", "1": "aa", "2": "cc"}})
+    (told,) = [sentence for sentence in cautions(compare(read_runs(run_dirs))) if "share" in sentence]
+    assert told.startswith("damo on hopper-medium: 3 seeds share 2 fitted models: the interval leaves out")
 
 
 def test_one_algorithm_is_one_method_however_its_settings_change_between_data_sets(make_run):

@@ -18,6 +18,8 @@ from safetensors.numpy import load_file
 
 import damorl
 from damorl.api import run
+from damorl.cli import main
+from damorl.cli.sweep import INTERRUPTED
 from damorl.errors import BusyError
 from damorl.experiment.config import resolve, run_config_from_dict
 from damorl.record import store
@@ -121,6 +123,25 @@ def test_two_sweeps_on_one_directory_share_the_work(grid: Path, tmp_path: Path) 
         assert len(without_times(run_dir)) == 4  # every row once
     check_all(grid, out, tmp_path / "alone")
     assert all('"complete": true' in text for text in words)
+
+
+def test_sigterm_ends_a_sweep_that_a_shell_put_in_the_background(
+    grid: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told_to_stop(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+        pytest.fail("it went on")
+
+    monkeypatch.setattr("damorl.sweeps.run.sweep", told_to_stop)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as `sh -c "damorl sweep ... &"` does
+    try:
+        assert main(["sweep", str(grid)]) == INTERRUPTED
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert "the same command goes on" in capsys.readouterr().err
 
 
 def test_a_sweep_runs_fails_records_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

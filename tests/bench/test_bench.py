@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from damorl.algos import damo
-from damorl.experiment import bench, bench_clock
+from damorl.bench import clock, stages
 from damorl.parts import classifier
 from damorl.parts.dynamics import DynamicsConfig, predict
 from damorl.parts.maximin import maximin_gradients
@@ -27,23 +27,23 @@ SMALL = damo.Config(
     rollout_starts=50,
     dynamics=DynamicsConfig(hidden=(16, 16)),
 )
-TINY = bench.Workload(
+TINY = stages.Workload(
     SMALL, num_rows=300, num_seeds=(2,), updates=3, fit_batches=3, matrix_sizes=(32, 8), eval_episodes=1
 )
 
 
 @pytest.fixture(scope="module")
-def measured() -> tuple[dict[str, Any], bench.Seeds]:
+def measured() -> tuple[dict[str, Any], stages.Seeds]:
     """The figures of a tiny workload, and the seeds they were taken of: compiling is slow, so all tests share this."""
-    made: list[bench.Seeds] = []
+    made: list[stages.Seeds] = []
     with pytest.MonkeyPatch.context() as patch:
-        real = bench.Seeds
-        patch.setattr(bench, "Seeds", lambda *arguments: made.append(real(*arguments)) or made[-1])
-        return bench.run_bench(0.05, quiet=True, workload=TINY), made[0]
+        real = stages.Seeds
+        patch.setattr(stages, "Seeds", lambda *arguments: made.append(real(*arguments)) or made[-1])
+        return stages.run_bench(0.05, quiet=True, workload=TINY), made[0]
 
 
 @pytest.fixture(scope="module")
-def figures(measured: tuple[dict[str, Any], bench.Seeds]) -> dict[str, Any]:
+def figures(measured: tuple[dict[str, Any], stages.Seeds]) -> dict[str, Any]:
     return measured[0]
 
 
@@ -64,32 +64,32 @@ def test_the_figures_fit_together(figures: dict[str, Any]) -> None:
     json.dumps(plain(figures), allow_nan=False)
 
 
-def test_the_memory_of_seeds_covers_their_state(measured: tuple[dict[str, Any], bench.Seeds]) -> None:
+def test_the_memory_of_seeds_covers_their_state(measured: tuple[dict[str, Any], stages.Seeds]) -> None:
     figures, seeds = measured
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(seeds.state))
     assert state_bytes < figures["updates"][0]["memory_bytes"] < 20 * state_bytes
 
 
 def test_the_table_shows_the_figures(figures: dict[str, Any]) -> None:
-    table = bench.format_bench(figures)
+    table = stages.format_bench(figures)
     assert "2 seeds together" in table
     assert f"{figures['updates'][0]['per_second']:,.1f} per second and seed" in table
     assert f"{figures['dynamics_batches_per_second']:,.1f} batches per second" in table
     assert "no simulator" not in table
-    assert "no simulator" in bench.format_bench(figures | {"evaluation_steps_per_second": None})
+    assert "no simulator" in stages.format_bench(figures | {"evaluation_steps_per_second": None})
 
 
 def test_progress_is_told_on_standard_error_only(
-    measured: tuple[dict[str, Any], bench.Seeds],
+    measured: tuple[dict[str, Any], stages.Seeds],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(bench, "Seeds", lambda *arguments: measured[1])
-    monkeypatch.setattr(bench, "evaluation_rate", lambda episodes: None)
-    monkeypatch.setattr(bench, "fit_rate", lambda workload, data, seconds: 1.0)
-    bench.run_bench(0.0, quiet=True, workload=TINY)
+    monkeypatch.setattr(stages, "Seeds", lambda *arguments: measured[1])
+    monkeypatch.setattr(stages, "evaluation_rate", lambda episodes: None)
+    monkeypatch.setattr(stages, "fit_rate", lambda workload, data, seconds: 1.0)
+    stages.run_bench(0.0, quiet=True, workload=TINY)
     assert capsys.readouterr() == ("", "")
-    bench.run_bench(0.0, quiet=False, workload=TINY)
+    stages.run_bench(0.0, quiet=False, workload=TINY)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "compiling an epoch for 2 seeds\n" in captured.err
@@ -97,7 +97,7 @@ def test_progress_is_told_on_standard_error_only(
 
 def test_without_simulator_there_is_no_evaluation_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mujoco", None)  # what makes Python say that there is no such module
-    assert bench.evaluation_rate(1) is None
+    assert stages.evaluation_rate(1) is None
 
 
 def test_operations_of_an_update_are_those_of_its_matrix_products() -> None:
@@ -107,21 +107,21 @@ def test_operations_of_an_update_are_those_of_its_matrix_products() -> None:
     critic_weights = 14 * 256 + 256 * 256 + 256
     by_hand = 2 * 256 * (4 * classifier_weights + 6 * actor_weights + 2 * (6 + 2) * critic_weights)
     config = damo.Config()
-    assert bench.analytic_flops(config) == by_hand
-    counted = bench.update_flops(config, bench.synthetic_data(100))
+    assert stages.analytic_flops(config) == by_hand
+    counted = stages.update_flops(config, stages.synthetic_data(100))
     assert counted == pytest.approx(by_hand, rel=0.03)  # XLA also counts what is not a product
 
 
 def test_without_data_alignment_there_is_no_classifier_to_count() -> None:
-    config = bench.replace(SMALL, data_alignment=False)
-    data = bench.synthetic_data(100)
-    assert bench.update_flops(config, data) < bench.update_flops(SMALL, data)
-    assert bench.analytic_flops(config) < bench.analytic_flops(SMALL)
+    config = stages.replace(SMALL, data_alignment=False)
+    data = stages.synthetic_data(100)
+    assert stages.update_flops(config, data) < stages.update_flops(SMALL, data)
+    assert stages.analytic_flops(config) < stages.analytic_flops(SMALL)
 
 
 def test_jobs_take_turns_and_medians_ignore_one_slow_call(monkeypatch: pytest.MonkeyPatch) -> None:
     now, order = [0.0], []
-    monkeypatch.setattr(bench_clock.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
 
     def job(name: str, seconds: list[float]) -> Any:
         def run() -> None:
@@ -130,25 +130,25 @@ def test_jobs_take_turns_and_medians_ignore_one_slow_call(monkeypatch: pytest.Mo
 
         return run
 
-    medians = bench_clock.interleave({"a": job("a", [1.0, 50.0, 1.0]), "b": job("b", [2.0, 2.0, 2.0])}, 0.1)
+    medians = clock.interleave({"a": job("a", [1.0, 50.0, 1.0]), "b": job("b", [2.0, 2.0, 2.0])}, 0.1)
     assert "".join(order) == "ababab"
     assert medians == {"a": 1.0, "b": 2.0}
 
 
 def test_the_matrix_job_counts_the_products_it_makes() -> None:
-    run, flops = bench_clock.matrix_job(8, 0.0)
+    run, flops = clock.matrix_job(8, 0.0)
     assert flops == 2 * 8**3
     run()
 
 
 def test_synthetic_rows_are_alive_for_the_termination_rule() -> None:
-    rows = bench.synthetic_data(1000).rows
-    assert rows.obs.shape == (1000, bench.OBS_DIM)
-    assert float(jnp.mean(bench.hopper_ended(rows.obs, rows.action, rows.next_obs))) == 0.0
+    rows = stages.synthetic_data(1000).rows
+    assert rows.obs.shape == (1000, stages.OBS_DIM)
+    assert float(jnp.mean(stages.hopper_ended(rows.obs, rows.action, rows.next_obs))) == 0.0
     assert float(jnp.max(jnp.abs(rows.action))) <= 1.0
 
 
-def test_the_timed_updates_are_real_training(measured: tuple[dict[str, Any], bench.Seeds]) -> None:
+def test_the_timed_updates_are_real_training(measured: tuple[dict[str, Any], stages.Seeds]) -> None:
     _, seeds = measured
     before = np.asarray(seeds.state.actor.params[0].kernel)
     seeds.run(seeds.updates)
@@ -167,8 +167,8 @@ def sides() -> tuple[Any, ...]:
     torch = pytest.importorskip("torch")
     from benchmarks.compare_torch import torch_agent
 
-    data = bench.synthetic_data(300)
-    state = bench.fresh_state(SMALL, data)
+    data = stages.synthetic_data(300)
+    state = stages.fresh_state(SMALL, data)
     state = state._replace(  # away from their starting values: the target from the critic, the temperature from 1
         temperature=state.temperature._replace(params=jnp.log(jnp.float32(0.2))),
         target_critic=jax.tree.map(lambda leaf: 1.1 * leaf, state.target_critic),
@@ -211,7 +211,7 @@ def test_torch_critic_and_actor_gradients(sides: tuple[Any, ...]) -> None:
     refined = batch._replace(reward=reward)
     grads = maximin_gradients(SMALL, damo.networks(state), refined, initial_obs, absorbing, key)
 
-    noise = torch.from_numpy(np.array(jax.random.normal(key, (64, bench.ACTION_DIM))))
+    noise = torch.from_numpy(np.array(jax.random.normal(key, (64, stages.ACTION_DIM))))
     initial = torch.from_numpy(np.array(initial_obs))
     critic_loss, actor_loss, log_prob = agent.losses(to_torch(torch, batch), initial, noise[:32], noise[32:])
     np.testing.assert_allclose(log_prob.detach().numpy(), np.asarray(grads.cost), atol=1e-4)

@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from damorl.bench.clock import MIN_ROUNDS, machine, teller
 from damorl.errors import UserError
-from damorl.experiment.bench_clock import MIN_ROUNDS, machine, teller
 
-SIDE = Path(__file__).with_name("bench_side.py")
+SIDE = Path(__file__).with_name("side.py")
 HERE = SIDE.resolve().parents[2]
 
 

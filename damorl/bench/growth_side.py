@@ -1,4 +1,4 @@
-"""One measurement of `bench_growth`, in a process that may end for want of memory without taking others with it.
+"""One measurement of `damorl.bench.growth`, in a process that may end for want of memory without taking others with it.
 
 Run as a script. Standard input: JSON with `algo`, `preset`, `rows`, `seeds`, `changes`, `updates`, `seconds`, `memory`.
 Standard output: a line of JSON with the figures.
@@ -38,9 +38,9 @@ def measured(asked: dict[str, Any]) -> dict[str, Any]:
     """Rates and sizes of the work that was asked for."""
     import jax
 
-    from damorl.experiment.bench import Seeds, Workload, fresh_state
-    from damorl.experiment.bench_algorithms import DATASET
-    from damorl.experiment.bench_clock import interleave, peak_memory
+    from damorl.bench.algorithms import DATASET
+    from damorl.bench.clock import interleave, peak_memory
+    from damorl.bench.stages import Seeds, Workload, fresh_state
     from damorl.experiment.config import defaults, find_algorithm, replace
 
     algorithm, (loop, config) = find_algorithm(asked["algo"]), defaults(asked["algo"], asked["preset"], DATASET)
@@ -70,9 +70,9 @@ def repeated_data(num_rows: int) -> Any:
     """`num_rows` synthetic rows in episodes, read as any data set is."""
     import numpy as np
 
+    from damorl.bench.algorithms import EPISODE
+    from damorl.bench.stages import synthetic_data
     from damorl.data.datasets import load_dataset
-    from damorl.experiment.bench import synthetic_data
-    from damorl.experiment.bench_algorithms import EPISODE
     from damorl.experiment.inputs import to_device
     from damorl.types import Transition
 

@@ -22,8 +22,7 @@ import numpy as np
 from damorl._version import __version__
 from damorl.algos import damo
 from damorl.algos.base import Algorithm, OfflineData, Problem
-from damorl.core.scaler import fit_standardiser
-from damorl.experiment.bench_clock import (
+from damorl.bench.clock import (
     MIN_ROUNDS,
     clock,
     interleave,
@@ -33,6 +32,7 @@ from damorl.experiment.bench_clock import (
     product_flops,
     teller,
 )
+from damorl.core.scaler import fit_standardiser
 from damorl.experiment.population import over_members
 from damorl.parts import dynamics, dynamics_fit
 from damorl.types import Key, Spec, Transition

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from damorl.bench import growth, growth_side
+from damorl.bench.growth import format_growth, growth_points
 from damorl.cli import main
-from damorl.experiment import bench_growth, bench_growth_side
-from damorl.experiment.bench_growth import format_growth, growth_points
 from damorl.experiment.config import defaults, replace
 from damorl.record.store import plain
 
@@ -20,8 +20,8 @@ ASKED = {"algo": "bc", "preset": "smoke", "rows": 500, "seeds": 1, "changes": {}
 
 def test_one_quantity_grows_at_a_time() -> None:
     points = growth_points("mopo", "quick")
-    config = defaults("mopo", "quick", bench_growth.DATASET)[1]
-    base = {"rows": bench_growth.ROWS, "seeds": 1, "changes": {}}
+    config = defaults("mopo", "quick", growth.DATASET)[1]
+    base = {"rows": growth.ROWS, "seeds": 1, "changes": {}}
     axes = {axis: [p for p in points if p.axis == axis] for axis in ("rows", "seeds", "buffer", "members", "width")}
     for axis, own in axes.items():
         assert [p.value for p in own] == sorted({p.value for p in own})
@@ -42,7 +42,7 @@ def test_what_an_algorithm_lacks_does_not_grow() -> None:
 
 
 def test_sizes_are_those_of_what_lives() -> None:
-    found = bench_growth_side.measured(ASKED)
+    found = growth_side.measured(ASKED)
     floats = 500 * (11 + 3 + 1 + 11 + 1) + 5 * 11 + 5  # rows, starts and returns; the episodes are of 100 rows
     assert found["data_bytes"] == 4 * (floats + 3 * 500)  # episode, and rank and share of the ranking
     assert found["updates_per_second"] >= found["updates_per_second_with_refresh"] > 0
@@ -50,9 +50,9 @@ def test_sizes_are_those_of_what_lives() -> None:
 
 @pytest.mark.slow
 def test_a_measurement_is_a_process_of_its_own() -> None:
-    here = bench_growth_side.measured(ASKED)
-    found = bench_growth.measure(ASKED | {"memory": 0})
-    assert found["outcome"] == bench_growth.FITS
+    here = growth_side.measured(ASKED)
+    found = growth.measure(ASKED | {"memory": 0})
+    assert found["outcome"] == growth.FITS
     assert found["peak_bytes"] > found["state_bytes"] + found["data_bytes"]
     assert {name: found[name] for name in ("state_bytes", "data_bytes")}.items() <= here.items()
 
@@ -60,13 +60,13 @@ def test_a_measurement_is_a_process_of_its_own() -> None:
 @pytest.mark.slow
 def test_what_does_not_fit_is_said() -> None:
     """The process may allocate less than its rows take."""
-    found = bench_growth.measure(ASKED | {"rows": 4_000_000, "memory": 2**28})
-    assert found == {"outcome": bench_growth.TOO_LARGE}
+    found = growth.measure(ASKED | {"rows": 4_000_000, "memory": 2**28})
+    assert found == {"outcome": growth.TOO_LARGE}
 
 
 def test_time_that_has_run_out_starts_nothing() -> None:
-    assert bench_growth.measure(ASKED, left=0.0) == {"outcome": bench_growth.OUT_OF_TIME}
-    assert bench_growth.measure(ASKED | {"memory": 0}, left=0.05) == {"outcome": bench_growth.OUT_OF_TIME}
+    assert growth.measure(ASKED, left=0.0) == {"outcome": growth.OUT_OF_TIME}
+    assert growth.measure(ASKED | {"memory": 0}, left=0.05) == {"outcome": growth.OUT_OF_TIME}
 
 
 @pytest.fixture
@@ -75,15 +75,15 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def made_up(asked: dict[str, Any], left: float | None) -> dict[str, Any]:
         if asked["rows"] > 100_000:
-            return {"outcome": bench_growth.TOO_LARGE}
+            return {"outcome": growth.TOO_LARGE}
         if asked["seeds"] == 4:
-            return {"outcome": bench_growth.FAILED, "reason": "ValueError: no"}
+            return {"outcome": growth.FAILED, "reason": "ValueError: no"}
         rates = {"updates_per_second": 1234.5 / asked["seeds"], "updates_per_second_with_refresh": 1000.0}
         sizes = {"state_bytes": 3 * 2**20, "data_bytes": 2**20, "peak_bytes": 500 * 2**20}
-        return {"outcome": bench_growth.FITS, "refresh_seconds": 0.25} | rates | sizes
+        return {"outcome": growth.FITS, "refresh_seconds": 0.25} | rates | sizes
 
-    monkeypatch.setattr(bench_growth, "measure", made_up)
-    return bench_growth.run_growth_bench("mopo", quiet=True)
+    monkeypatch.setattr(growth, "measure", made_up)
+    return growth.run_growth_bench("mopo", quiet=True)
 
 
 def test_the_table_says_what_was_measured_and_what_was_not(figures: dict[str, Any]) -> None:
@@ -109,7 +109,7 @@ def test_the_shell_draws_and_refuses_what_belongs_elsewhere(
     figures: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(bench_growth, "run_growth_bench", lambda *given: asked.append(given) or figures)
+    monkeypatch.setattr(growth, "run_growth_bench", lambda *given: asked.append(given) or figures)
     picture = tmp_path / "new" / "growth.png"
     assert main(["bench", "--growth", "--algo", "mopo", "--minutes", "2", "--picture", str(picture), "--json"]) == 0
     assert asked == [("mopo", 3.0, True, "quick", 2.0)]

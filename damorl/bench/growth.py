@@ -18,13 +18,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from damorl.bench.algorithms import DATASET
+from damorl.bench.clock import machine, teller
 from damorl.data.limits import machine_memory
-from damorl.experiment.bench_algorithms import DATASET
-from damorl.experiment.bench_clock import machine, teller
 from damorl.experiment.config import defaults, find_algorithm
 from damorl.parts.model_data import ModelSettings
 
-SIDE = Path(__file__).with_name("bench_growth_side.py")
+SIDE = Path(__file__).with_name("growth_side.py")
 HERE = SIDE.resolve().parents[2]
 ROWS = 100_000
 """Rows of data where something else grows."""

@@ -15,9 +15,9 @@ import numpy as np
 
 from damorl.algos import ALGORITHMS
 from damorl.algos.base import OfflineData
+from damorl.bench.clock import interleave, machine, matrix_job, teller
+from damorl.bench.stages import Seeds, Workload, fresh_state, full_workload, synthetic_data, update_flops
 from damorl.data.datasets import load_dataset
-from damorl.experiment.bench import Seeds, Workload, fresh_state, full_workload, synthetic_data, update_flops
-from damorl.experiment.bench_clock import interleave, machine, matrix_job, teller
 from damorl.experiment.config import defaults, find_algorithm
 from damorl.experiment.inputs import to_device
 from damorl.types import Transition

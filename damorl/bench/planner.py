@@ -14,9 +14,9 @@ import jax
 import numpy as np
 
 from damorl._version import __version__
+from damorl.bench.clock import clock, interleave, machine, peak_memory
+from damorl.bench.stages import PROBLEM, synthetic_data
 from damorl.errors import UserError
-from damorl.experiment.bench import PROBLEM, synthetic_data
-from damorl.experiment.bench_clock import clock, interleave, machine, peak_memory
 from damorl.experiment.config import defaults, find_algorithm
 from damorl.experiment.planning import Player
 
