@@ -155,7 +155,7 @@ def find_backend() -> str:
             return name
     raise UserError(
         "cannot film: expected EGL or OSMesa, with which MuJoCo draws without a display, found neither that works; "
-        "install one (Debian: apt install libegl1, or apt install libosmesa6) and try again"
+        "install one (Debian: apt install libegl1 libgl1-mesa-dri, or apt install libosmesa6) and try again"
     )
 
 
