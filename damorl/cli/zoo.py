@@ -16,8 +16,8 @@ class ZooArgs:
     """List the trained policies that come with the package, or print the card of one.
 
     Load one with damorl.load_policy("zoo:NAME"); `damorl eval zoo:NAME` and `damorl film zoo:NAME` take it as well.
-    The score is the mean over the seeds of the run, with its 95 % interval; the seed that is in the zoo was chosen
-    without the simulator.
+    The score is the mean over the seeds of the run, with its 95 % interval. The seed that is in the zoo was chosen
+    without the simulator; its own score stands beside it.
 
     examples:
       damorl zoo
@@ -49,15 +49,17 @@ def zoo_verb(argv: list[str]) -> int:
 
 def table(cards: Sequence[Mapping[str, Any]]) -> str:
     """One line for each policy."""
-    rows = [("name", "algorithm", "preset", "score (95 % interval)", "size", "licence"), *map(row, cards)]
+    rows = [("name", "algorithm", "preset", "score (95 % interval)", "this seed", "size", "licence"), *map(row, cards)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, cells, widths)).rstrip() for cells in rows)
 
 
 def row(card: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name, algorithm, preset, score, size and licence of a policy, in words."""
-    size = f"{card['file_bytes'] / 1e3:.0f} kB"
-    return card["name"], card["algorithm"], card["preset"], score(card["seeds"]), size, card["licence"]
+    """Name, algorithm, preset, scores, size and licence of a policy, in words."""
+    seeds, size = card["seeds"], f"{card['file_bytes'] / 1e3:.0f} kB"
+    own = seeds["scores"].get(str(card["seed"]))
+    this = "" if own is None else f"{own:.1f}"
+    return card["name"], card["algorithm"], card["preset"], score(seeds), this, size, card["licence"]
 
 
 def score(seeds: Mapping[str, Any]) -> str:
