@@ -21,7 +21,7 @@ class FilmArgs:
     examples:
       damorl film runs/damo-hopper-medium-replay-quick-1a2b3c4d
       damorl film runs/bc-* runs/mopo-* runs/damo-* --behaviour --names behaviour clone MOPO DAMO --out hopper.webp
-      damorl film zoo:hopper-medium-expert --seed 3 --out hopper.gif
+      damorl film zoo:walker2d-medium-expert --seed 3 --out walker2d.gif
     """
 
     paths: tyro.conf.Positional[tuple[Path, ...]]

@@ -21,7 +21,7 @@ class EvalArgs:
       damorl eval runs/damo-hopper-medium-expert-quick-1a2b3c4d --noise 0.05 --step 50000
       damorl eval runs/damo-hopper-medium-expert-quick-1a2b3c4d --vary friction=0.8,1.2 mass=0.5,1.5 --episodes 50
       damorl eval policy.onnx --episodes 20
-      damorl eval zoo:hopper-medium-expert --episodes 20
+      damorl eval zoo:walker2d-medium-expert --episodes 20
     """
 
     path: tyro.conf.Positional[Path]

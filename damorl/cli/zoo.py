@@ -21,8 +21,8 @@ class ZooArgs:
 
     examples:
       damorl zoo
-      damorl zoo hopper-medium-expert
-      damorl eval zoo:hopper-medium-expert --episodes 20
+      damorl zoo walker2d-medium-expert
+      damorl eval zoo:walker2d-medium-expert --episodes 20
     """
 
     name: tyro.conf.Positional[str | None] = None

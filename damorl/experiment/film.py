@@ -62,7 +62,7 @@ def film(
     """Film one episode of each policy, all from the same start, side by side in one animated WebP or GIF of at most
     2 MB.
 
-    `paths` are run directories, exported files or names of the zoo (`zoo:hopper-medium-expert`), of one task. `seed`
+    `paths` are run directories, exported files or names of the zoo (`zoo:walker2d-medium-expert`), of one task. `seed`
     is what the episodes are reset with. The first `steps` steps are filmed, by default ten seconds of the simulated
     world; below each panel stands what the whole episode earned. `names` are the panels' names, by default the
     algorithms and what their settings change. With `behaviour` the first panel is the best of the policies that made

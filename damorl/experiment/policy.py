@@ -126,7 +126,7 @@ class Policy:
 def load_policy(
     path: Path | str, seed: int | None = None, step: int | None = None, setting: int | None = None
 ) -> Policy:
-    """The policy of a run directory, of a file that `damorl export` wrote, or of the zoo (`zoo:hopper-medium-expert`).
+    """The policy of a run directory, of a file that `damorl export` wrote, or of the zoo, `zoo:NAME`.
 
     Of a run: `seed` is the first one by default, `step` one of `list_policies` (the last one by default), `setting` one
     of those of a population, by its number in result.json. UserError if there is no such policy, if the algorithm

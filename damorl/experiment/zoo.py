@@ -28,7 +28,7 @@ class Entry(NamedTuple):
 
 
 def is_zoo(path: Path) -> bool:
-    """Whether the path is a name of the zoo, `zoo:hopper-medium-expert`."""
+    """Whether the path is a name of the zoo, `zoo:walker2d-medium-expert`."""
     return str(path).startswith(PREFIX)
 
 
