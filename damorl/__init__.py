@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from damorl.experiment.callbacks import Callback, EndEvent, Event, StartEvent, Stop
     from damorl.experiment.export import export_policy
     from damorl.experiment.exported import load_exported
+    from damorl.experiment.film import Film, film
     from damorl.experiment.model_env import model_env
     from damorl.experiment.policy import Policy, load_policy
     from damorl.experiment.result import Result, list_policies
@@ -35,6 +36,7 @@ __all__ = [
     "EarlyStop",
     "EndEvent",
     "Event",
+    "Film",
     "Policy",
     "Result",
     "StartEvent",
@@ -47,6 +49,7 @@ __all__ = [
     "evaluate",
     "export_minari",
     "export_policy",
+    "film",
     "find_problems",
     "find_task",
     "finetune",
@@ -69,6 +72,7 @@ _HOMES = {
     "EarlyStop": "damorl.experiment.stopping",
     "EndEvent": "damorl.experiment.callbacks",
     "Event": "damorl.experiment.callbacks",
+    "Film": "damorl.experiment.film",
     "Policy": "damorl.experiment.policy",
     "Result": "damorl.experiment.result",
     "StartEvent": "damorl.experiment.callbacks",
@@ -81,6 +85,7 @@ _HOMES = {
     "export_minari": "damorl.data.minari_export",
     "find_problems": "damorl.experiment.sources",
     "export_policy": "damorl.experiment.export",
+    "film": "damorl.experiment.film",
     "find_task": "damorl.world.tasks",
     "finetune": "damorl.api",
     "list_policies": "damorl.experiment.result",

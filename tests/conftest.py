@@ -73,3 +73,16 @@ def make_run() -> Callable[[Path, str], Path]:
         return run_dir
 
     return make
+
+
+@pytest.fixture(scope="session")
+def backend() -> str:
+    """What MuJoCo draws with here, without a display. Where nothing does the test is skipped, or fails if
+    DAMORL_REQUIRE_GL is set."""
+    from damorl.errors import UserError
+    from damorl.world.filming import find_backend
+
+    try:
+        return find_backend()
+    except UserError as error:
+        pytest.fail(str(error)) if os.environ.get("DAMORL_REQUIRE_GL") else pytest.skip(str(error))

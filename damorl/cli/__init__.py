@@ -10,6 +10,7 @@ from damorl._version import __version__
 from damorl.cli import (
     data,
     export,
+    film,
     finetune,
     leaderboard,
     model,
@@ -23,6 +24,7 @@ from damorl.cli import (
     theory,
     tools,
     train,
+    zoo,
 )
 from damorl.errors import UserError
 
@@ -32,8 +34,10 @@ USAGE = """damorl: offline model-based reinforcement learning around DAMO (arXiv
                [--population divergence_weight=0.3,1,3]  several settings in one program
   damorl finetune RUN_DIR [--env ENV] [--dataset DATA] [--steps N]    real steps or more data for an offline run
   damorl sweep GRID.toml [--backend local|ray|slurm]      many runs: every core, every node, nothing lost
-  damorl eval RUN_DIR|FILE [--episodes N] [--noise S]     score policies in the simulator
+  damorl eval RUN_DIR|FILE|zoo:NAME [--noise S]           score policies in the simulator
               [--vary friction=0.8,1.2 mass=1.5]          and under changed physics
+  damorl film RUN_DIR|FILE|zoo:NAME... [--seed S]         policies at work, side by side, as WebP or GIF
+  damorl zoo [NAME]                                       trained policies that come with the package
   damorl select RUN_DIR...                                choose a policy without a simulator
   damorl ope RUN_DIR...                                   off-policy estimates of its policies, side by side
   damorl model RUN_DIR|DATASET [--horizon N]              how far a learned model can be trusted
@@ -63,6 +67,8 @@ VERBS: dict[str, Verb] = {
     "finetune": finetune.finetune_verb,
     "sweep": sweep.sweep_verb,
     "eval": score.eval_verb,
+    "film": film.film_verb,
+    "zoo": zoo.zoo_verb,
     "select": select.select_verb,
     "ope": ope.ope_verb,
     "model": model.model_verb,

@@ -14,17 +14,18 @@ from damorl.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class EvalArgs:
-    """Score the policies of a run, or an exported policy, in the real simulator.
+    """Score the policies of a run, an exported policy, or one of the zoo, in the real simulator.
 
     examples:
       damorl eval runs/damo-hopper-medium-expert-quick-1a2b3c4d --episodes 100
       damorl eval runs/damo-hopper-medium-expert-quick-1a2b3c4d --noise 0.05 --step 50000
       damorl eval runs/damo-hopper-medium-expert-quick-1a2b3c4d --vary friction=0.8,1.2 mass=0.5,1.5 --episodes 50
       damorl eval policy.onnx --episodes 20
+      damorl eval zoo:walker2d-medium-expert --episodes 20
     """
 
     path: tyro.conf.Positional[Path]
-    """Run directory, or a file that `damorl export` wrote."""
+    """Run directory, a file that `damorl export` wrote, or zoo:NAME."""
     episodes: int = 10
     """Episodes per seed, one per simulator: short ones do not count more often than long ones."""
     noise: float = 0.0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from damorl.errors import UserError
-from damorl.experiment.policy import Policy, load_policy
+from damorl.experiment.policy import Policy, holds_one, load_policy
 from damorl.experiment.scoring import Scoring, marks_of
 from damorl.record import store
 from damorl.record.members import members_of
@@ -76,7 +76,7 @@ def checked_numbers(name: str, found: Any, marks: Mapping[str, Any]) -> dict[str
 
 def find_policies(path: Path, how: Scoring) -> Iterator[tuple[dict[str, Any], Policy]]:
     """The policies of a run with their marks, or the one of an exported file."""
-    if path.is_file():
+    if holds_one(path):
         policy = load_policy(path, step=how.step)
         yield {"seed": policy.metadata["seed"]}, policy
         return

@@ -1,27 +1,29 @@
-"""A trained policy as an object on NumPy arrays, from a run directory or from an exported file."""
+"""A trained policy as an object on NumPy arrays, from a run directory, an exported file, or the zoo."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from damorl.behaviour.host_policy import gaussian
+from damorl.behaviour.host_policy import NumpyPolicy, gaussian
 from damorl.errors import UserError
+from damorl.experiment import zoo
 from damorl.experiment.exported import open_exported
 from damorl.experiment.policy_card import SUFFIXES, about
-from damorl.experiment.policy_graph import Graph, make_graph
+from damorl.experiment.policy_graph import make_graph, read_standardiser
 from damorl.experiment.result import load_layers
 from damorl.record import store
 from damorl.record.members import find_member
 from damorl.world.units import Bounds, from_unit, to_unit
 
 Act = Callable[[np.ndarray], np.ndarray]
+Scaling = tuple[np.ndarray, np.ndarray] | None
+"""Mean and scale of the observations, `[obs_dim]` each; None where the network takes them as they are."""
 Gaussian = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -124,14 +126,14 @@ class Policy:
 def load_policy(
     path: Path | str, seed: int | None = None, step: int | None = None, setting: int | None = None
 ) -> Policy:
-    """The policy of a run directory, or of a file that `damorl export` wrote.
+    """The policy of a run directory, of a file that `damorl export` wrote, or of the zoo, `zoo:NAME`.
 
     Of a run: `seed` is the first one by default, `step` one of `list_policies` (the last one by default), `setting` one
     of those of a population, by its number in result.json. UserError if there is no such policy, if the algorithm
-    plans, for a damaged file, and for a file together with `seed`, `step` or `setting`: it holds one policy.
+    plans, for a damaged file, and for a file or the zoo together with `seed`, `step` or `setting`: that is one policy.
     """
     path = Path(path)
-    if not path.is_file() and path.suffix not in SUFFIXES.values():
+    if not holds_one(path):
         return policy_of_run(path, seed, step, setting)
     given = {"seed": seed, "step": step, "setting": setting}
     if found := {name: value for name, value in given.items() if value is not None}:
@@ -139,7 +141,12 @@ def load_policy(
             f"{path}: expected no {', '.join(given)} for an exported policy, which is one policy, found "
             f"{', '.join(f'{name} {value}' for name, value in found.items())}; give them with its run directory"
         )
-    return policy_of_file(path)
+    return policy_of_zoo(path) if zoo.is_zoo(path) else policy_of_file(path)
+
+
+def holds_one(path: Path) -> bool:
+    """Whether the path is one policy, an exported file's or the zoo's, and not a run directory."""
+    return path.is_file() or path.suffix in SUFFIXES.values() or zoo.is_zoo(path)
 
 
 def policy_of_run(run_dir: Path, seed: int | None, step: int | None, setting: int | None) -> Policy:
@@ -147,26 +154,40 @@ def policy_of_run(run_dir: Path, seed: int | None, step: int | None, setting: in
     layers = load_layers(run_dir, seed, step, setting)
     config = store.read_json(run_dir / store.CONFIG)
     graph, member = make_graph(layers, config, run_dir), find_member(config, seed, setting, run_dir)
-    own = partial(scaled_gaussian, layers, graph)
+    card = about(run_dir, member, step)
+    return policy_of_layers(str(run_dir), layers, graph.standardiser, (graph.low, graph.high), card)
+
+
+def policy_of_zoo(path: Path) -> Policy:
+    """See `load_policy`."""
+    layers, card = zoo.read_entry(zoo.name_of(path))
+    low, high = (np.asarray(card[f"action_{side}"], np.float32) for side in ("low", "high"))
+    scaling = read_standardiser(card["policy"], card["obs_dim"], path)
+    return policy_of_layers(str(path), layers, scaling, (low, high), card)
+
+
+def policy_of_layers(
+    name: str,
+    layers: NumpyPolicy,
+    scaling: Scaling,
+    bounds: tuple[np.ndarray, np.ndarray],
+    metadata: Mapping[str, Any],
+) -> Policy:
+    """A policy in NumPy; `scaling` comes before its first layer, `bounds` are the environment's lowest and highest
+    action, `[action_dim]` each."""
+
+    def own(obs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return gaussian(layers, obs if scaling is None else (obs - scaling[0]) / scaling[1])
+
     return Policy(
-        name=str(run_dir),
+        name=name,
         mode=lambda obs: np.tanh(own(obs)[0]),
         gaussian=own,
-        obs_dim=graph.obs_dim,
-        action_low=graph.low,
-        action_high=graph.high,
-        metadata=about(run_dir, member, step),
+        obs_dim=layers[0][0].shape[0],
+        action_low=bounds[0],
+        action_high=bounds[1],
+        metadata=metadata,
     )
-
-
-def scaled_gaussian(
-    layers: tuple[tuple[np.ndarray, np.ndarray], ...], graph: Graph, obs: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and log standard deviation for observations in the environment's units."""
-    if graph.standardiser is not None:
-        mean, scale = graph.standardiser
-        obs = (obs - mean) / scale
-    return gaussian(layers, obs)
 
 
 def policy_of_file(path: Path) -> Policy:

@@ -15,7 +15,7 @@ from damorl.errors import UserError
 from damorl.experiment.describe import describe_episodes, simulator_of
 from damorl.experiment.evaluation import EVAL_SEED
 from damorl.experiment.exported import task_of
-from damorl.experiment.policy import load_policy
+from damorl.experiment.policy import holds_one, load_policy
 from damorl.experiment.result import load_layers, plans
 from damorl.record import store
 from damorl.record.members import Member, describe, members_of
@@ -65,7 +65,7 @@ def row_marks(player: Player, how: Scoring) -> dict[str, Any]:
 
 def find_players(path: Path, task: Task | None, how: Scoring) -> tuple[Task, list[Player]]:
     """The task to play, by default the one trained for, and who plays it. UserError as in `damorl.evaluate`."""
-    if path.is_file():
+    if holds_one(path):
         return exported_player(path, task, how)
     task = simulator_of(path) if task is None else task
     config = store.read_json(path / store.CONFIG)

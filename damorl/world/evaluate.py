@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -52,11 +52,13 @@ class Evaluator:
         spec: Spec | None = None,
         change: Callable[[Env], None] | None = None,
         action_noise: float = 0.0,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         """`spec` holds the policy's dimensions; `UserError` if the task's differ, or if it has no simulator.
 
         `change` is done to each simulator when it is opened (see `damorl.world.physics`). `action_noise` is the
-        standard deviation of Gaussian noise on the actions in [-1, 1], which are then clipped.
+        standard deviation of Gaussian noise on the actions in [-1, 1], which are then clipped. `options` go to
+        `gymnasium.make`.
         """
         simulator_of(task)
         if spec is not None and spec != task.spec:
@@ -65,7 +67,7 @@ class Evaluator:
                 f"{task.action_dim} actions, found {spec.obs_dim} and {spec.action_dim}; {WRONG_TASK}"
             )
         self.task = task
-        self.change, self.action_noise = change, action_noise
+        self.change, self.action_noise, self.options = change, action_noise, options or {}
         self.simulators: list[Simulator] = []
 
     @property
@@ -117,7 +119,7 @@ class Evaluator:
 
     def opened(self) -> Simulator:
         """A new simulator of the task, changed."""
-        simulator = open_simulator(self.task)
+        simulator = open_simulator(self.task, **self.options)
         if self.change is not None:
             self.change(simulator.env)
         return simulator

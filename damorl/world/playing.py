@@ -38,9 +38,9 @@ class Place(NamedTuple):
     """Of the episode, from 1; 0 is its reset."""
 
 
-def open_simulator(task: Task) -> Simulator:
-    """Open the task's simulator. UserError as `simulators.make_env`."""
-    env = make_env(task)
+def open_simulator(task: Task, **options: Any) -> Simulator:
+    """Open the task's simulator; `options` go to `gymnasium.make`. UserError as `simulators.make_env`."""
+    env = make_env(task, **options)
     inner: Any = env.unwrapped
     return Simulator(task, env, inner, (inner.observation_space, inner.action_space))
 

@@ -20,7 +20,7 @@ GROUPS = {
         "find_task",
         "register_task",
     ),
-    "Policies and models": ("load_policy", "Policy", "export_policy", "load_exported", "model_env"),
+    "Policies and models": ("load_policy", "Policy", "film", "Film", "export_policy", "load_exported", "model_env"),
     "Callbacks": ("Callback", "StartEvent", "Event", "EndEvent", "Stop", "TimeBudget", "EarlyStop"),
     "Errors": ("UserError",),
 }
