@@ -25,8 +25,8 @@ def sampled_return(gain: float, steps: int) -> float:
 
 @pytest.mark.slow
 def test_what_has_enough_episodes_holds_the_value(tmp_path: Path) -> None:
-    """Of the good regulator, which the data's uniform actions cover: 9 effective episodes of 60. DICE itself is off by a
-    quarter or so on so few rows; its interval says as much."""
+    """Of the good regulator, which the data's uniform actions cover: 9 effective episodes of 60. DICE itself is off by
+    a quarter or so on so few rows; its interval says as much."""
     write_data(tmp_path / "toy.hdf5")
     record_densities(tmp_path / "toy.hdf5")
     run = write_run(tmp_path / "run", tmp_path / "toy.hdf5")
