@@ -195,6 +195,27 @@ def test_a_page_fits_its_screen_and_complains_of_nothing(browser: Any, built: Pa
     assert browser.get_log("browser") == []
 
 
+FIRST_COLUMNS = "return [...document.querySelectorAll('article table')].map((t) => [...t.tBodies[0].rows].map((r) => %s))"
+
+
+def test_a_table_of_results_is_sorted_by_a_click_and_by_a_key(browser: Any, built: Path) -> None:
+    """By the first number of a cell, the largest first; what is missing stays last."""
+    browser.get((built / "leaderboard.html").as_uri())
+    cells = lambda column: browser.execute_script(FIRST_COLUMNS % f"r.cells[{column}].textContent")[0]
+    numbers = lambda column: [float(text.split()[0]) for text in cells(column) if text.strip() not in ("", "missing")]
+    heading = "document.querySelector('article table th:nth-child(2)')"
+    assert browser.execute_script(f"return {heading}.tabIndex") == 0
+    browser.execute_script(f"{heading}.click()")
+    assert numbers(1) == sorted(numbers(1), reverse=True)
+    browser.execute_script(f"{heading}.dispatchEvent(new KeyboardEvent('keydown', {{key: 'Enter'}}))")
+    assert browser.execute_script(f"return {heading}.getAttribute('aria-sort')") == "ascending"
+    assert numbers(1) == sorted(numbers(1))
+    rows = cells(1)
+    assert "missing" not in rows or set(rows[rows.index("missing") :]) == {"missing"}
+    browser.execute_script("document.querySelector('article table th').click()")
+    assert cells(0) == sorted(cells(0), key=str.lower)
+
+
 def test_dark_and_light_differ(browser: Any, built: Path) -> None:
     seen = []
     for scheme in ("light", "dark"):

@@ -37,6 +37,7 @@ html_theme = "furo"
 html_title = f"damorl {__version__}"
 html_static_path = ["static"]
 html_css_files = ["damorl.css"]
+html_js_files = ["tables.js"]
 html_copy_source = html_show_sourcelink = False
 html_theme_options = {"navigation_with_keys": True}
 pygments_style, pygments_dark_style = "friendly", "github-dark"
