@@ -195,13 +195,13 @@ def test_a_page_fits_its_screen_and_complains_of_nothing(browser: Any, built: Pa
     assert browser.get_log("browser") == []
 
 
-FIRST_COLUMNS = "return [...document.querySelectorAll('article table')].map((t) => [...t.tBodies[0].rows].map((r) => %s))"
+COLUMN = "return [...document.querySelector('article table').tBodies[0].rows].map((row) => row.cells[%d].textContent)"
 
 
 def test_a_table_of_results_is_sorted_by_a_click_and_by_a_key(browser: Any, built: Path) -> None:
     """By the first number of a cell, the largest first; what is missing stays last."""
     browser.get((built / "leaderboard.html").as_uri())
-    cells = lambda column: browser.execute_script(FIRST_COLUMNS % f"r.cells[{column}].textContent")[0]
+    cells = lambda column: browser.execute_script(COLUMN % column)
     numbers = lambda column: [float(text.split()[0]) for text in cells(column) if text.strip() not in ("", "missing")]
     heading = "document.querySelector('article table th:nth-child(2)')"
     assert browser.execute_script(f"return {heading}.tabIndex") == 0
