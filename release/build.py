@@ -31,7 +31,10 @@ LINTS = (
 """Package and command of what looks at the files beside the package."""
 LARGEST = 5_000_000
 """Bytes of the wheel: more means that something got in that does not belong there."""
-DATA = ("py.typed", "behaviour/arrays/hopper.npz", "experiment/overrides.toml", "report/templates/page.html.j2")
+DATA = (
+    *("py.typed", "behaviour/arrays/hopper.npz", "experiment/overrides.toml", "report/templates/page.html.j2"),
+    *("zoo/walker2d-medium-expert.json", "zoo/walker2d-medium-expert.safetensors"),
+)
 """Files of the package, one of each kind, that are no modules."""
 NAME = "inverted_double_pendulum-medium"
 TRAIN = f"--dataset {NAME} --dataset-steps 1000 --preset smoke --eval-episodes 1 --out runs"

@@ -51,17 +51,17 @@ def ope(
     episode, and where recorded densities are asked for and there are none.
     """
     settings = settings or OPEConfig()
-    runs = {Path(run_dir): distinct_run(select.read_run(Path(run_dir), settings.select)) for run_dir in run_dirs}
-    found = {path: None if force else read_estimates(run, settings) for path, run in runs.items()}
-    pending = [run for path, run in runs.items() if found[path] is None]
-    for data_key in dict.fromkeys(run.data_key for run in pending):
-        group = [run for run in pending if run.data_key == data_key]
+    runs = [distinct_run(select.read_run(Path(run_dir), settings.select)) for run_dir in run_dirs]
+
+    def judge_group(group: Sequence[Run]) -> list[dict[str, Any]]:
         data = load_run_dataset(group[0].run_dir, group[0].config, dataset, make, quiet)
         check(data, settings.densities)  # before the model is fitted
         evidence = select.gather(group[0], data, quiet)
         recorded = gather(evidence, settings)
-        found |= {run.run_dir: judge(run, evidence, recorded, settings, quiet) for run in group}
-    return [{"run_dir": str(run_dir), **(found[Path(run_dir)] or {})} for run_dir in run_dirs]
+        return [judge(run, evidence, recorded, settings, quiet) for run in group]
+
+    known = {} if force else {run.run_dir: read_estimates(run, settings) for run in runs}
+    return select.judged_once(runs, known, judge_group)
 
 
 def distinct_run(run: Run) -> Run:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,14 +123,28 @@ def select(
     A built-in data set that is not on this machine is made first if `make`.
     Raises UserError for a run without policies, and for data that is missing or not what the run was trained on.
     """
-    runs = {Path(run_dir): read_run(Path(run_dir), settings or SelectConfig()) for run_dir in run_dirs}
-    found = {path: None if force else read_selection(run) for path, run in runs.items()}
-    pending = [run for path, run in runs.items() if found[path] is None]
+    runs = [read_run(Path(run_dir), settings or SelectConfig()) for run_dir in run_dirs]
+
+    def judge_group(group: Sequence[Run]) -> list[dict[str, Any]]:
+        evidence = gather(group[0], dataset, quiet, make)
+        return [judge(run, evidence, quiet) for run in group]
+
+    return judged_once(runs, {} if force else {run.run_dir: read_selection(run) for run in runs}, judge_group)
+
+
+def judged_once(
+    runs: Sequence[Run],
+    known: Mapping[Path, dict[str, Any] | None],
+    judge_group: Callable[[Sequence[Run]], Sequence[dict[str, Any]]],
+) -> list[dict[str, Any]]:
+    """What is `known` of each run and, of those of which nothing is, what `judge_group` finds: it takes all such runs
+    on one data set. In the order of `runs`, each with its `run_dir`."""
+    found = {run.run_dir: known.get(run.run_dir) for run in runs}
+    pending = {run.run_dir: run for run in runs if found[run.run_dir] is None}.values()
     for data_key in dict.fromkeys(run.data_key for run in pending):
         group = [run for run in pending if run.data_key == data_key]
-        evidence = gather(group[0], dataset, quiet, make)
-        found |= {run.run_dir: judge(run, evidence, quiet) for run in group}
-    return [{"run_dir": str(run_dir), **(found[Path(run_dir)] or {})} for run_dir in run_dirs]
+        found |= zip((run.run_dir for run in group), judge_group(group), strict=True)
+    return [{"run_dir": str(run.run_dir), **(found[run.run_dir] or {})} for run in runs]
 
 
 def read_run(run_dir: Path, settings: SelectConfig) -> Run:
